@@ -1,0 +1,70 @@
+"""A Jupyter kernel client for structured concurrency, on asyncio, uvloop and trio."""
+
+from ._connection import ConnectionInfo
+from ._exceptions import (
+    AnyKernelError,
+    ArgumentError,
+    ConnectionClosedError,
+    ExecutionAbortedError,
+    ExecutionError,
+    ExecutionTimeoutError,
+    KernelDiedError,
+    KernelRestartedError,
+    KernelSpecError,
+    KernelStartError,
+    KernelStartTimeoutError,
+    ProtocolError,
+    StdinError,
+    UnsupportedError,
+)
+from ._execution import Execution
+from ._kernel import Kernel
+from ._messages import (
+    CommInfoReply,
+    CompleteReply,
+    HistoryReply,
+    InspectReply,
+    IsCompleteReply,
+    KernelInfo,
+    Message,
+)
+from ._open import connect_kernel, open_kernel
+from ._outputs import DisplayData, ErrorOutput, ExecuteResult, Output, Stream
+from ._result import Result
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AnyKernelError",
+    "ArgumentError",
+    "CommInfoReply",
+    "CompleteReply",
+    "ConnectionClosedError",
+    "ConnectionInfo",
+    "DisplayData",
+    "ErrorOutput",
+    "ExecuteResult",
+    "Execution",
+    "ExecutionAbortedError",
+    "ExecutionError",
+    "ExecutionTimeoutError",
+    "HistoryReply",
+    "InspectReply",
+    "IsCompleteReply",
+    "Kernel",
+    "KernelDiedError",
+    "KernelInfo",
+    "KernelRestartedError",
+    "KernelSpecError",
+    "KernelStartError",
+    "KernelStartTimeoutError",
+    "Message",
+    "Output",
+    "ProtocolError",
+    "Result",
+    "StdinError",
+    "Stream",
+    "UnsupportedError",
+    "connect_kernel",
+    "open_kernel",
+]

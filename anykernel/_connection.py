@@ -1,0 +1,116 @@
+"""Where a kernel listens and how its messages are signed: connection information and connection files."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import zmq
+
+from ._exceptions import KernelStartError
+
+__all__ = ["ConnectionInfo", "load_connection", "new_connection"]
+
+
+class ConnectionInfo(msgspec.Struct, frozen=True):
+    """What a connection file holds; the fields have the names the Jupyter protocol gives them."""
+
+    shell_port: int
+    iopub_port: int
+    stdin_port: int
+    control_port: int
+    hb_port: int
+    ip: str = "127.0.0.1"
+    """An address, or for ``transport="ipc"`` a path to which ``-PORT`` is appended."""
+    key: str = ""
+    """Secret with which messages are signed; empty means unsigned."""
+    transport: Literal["tcp", "ipc"] = "tcp"
+    signature_scheme: str = "hmac-sha256"
+    curve_publickey: str | None = None
+    """The kernel's CurveZMQ key pair (both halves: whoever can read the file is trusted)."""
+    curve_secretkey: str | None = None
+
+    def address(self, channel: str) -> str:
+        """The ZMQ address of ``"shell"``, ``"iopub"``, ``"stdin"``, ``"control"`` or ``"hb"``."""
+        port = getattr(self, f"{channel}_port")
+        return f"ipc://{self.ip}-{port}" if self.transport == "ipc" else f"tcp://{self.ip}:{port}"
+
+    def __repr__(self) -> str:
+        # The keys are secrets, and reprs end in logs.
+        return f"<ConnectionInfo {self.address('shell')} encrypted={self.curve_publickey is not None}>"
+
+    def write(self, path: Path) -> None:
+        """Write a connection file that only this user can read."""
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            fields = {key: value for key, value in msgspec.structs.asdict(self).items() if value is not None}
+            file.write(json.dumps(fields, indent=1).encode())
+
+
+def load_connection(connection: str | os.PathLike[str] | Mapping[str, Any] | ConnectionInfo) -> ConnectionInfo:
+    """Take connection information as it comes: a file's path, a mapping with its fields, or itself.
+
+    Raises:
+        KernelStartError: the file cannot be read, or fields are missing or wrong.
+    """
+    if isinstance(connection, ConnectionInfo):
+        return connection
+    if isinstance(connection, Mapping):
+        fields, source = dict(connection), "connection information"
+    else:
+        source = f"connection file {os.fspath(connection)!r}"
+        try:
+            fields = msgspec.json.decode(Path(connection).read_bytes(), type=dict[str, Any])
+        except OSError as exc:
+            raise KernelStartError(f"cannot read {source}: {exc.strerror or exc}") from exc
+        except ValueError as exc:
+            raise KernelStartError(f"{source} is not a JSON object: {exc}") from exc
+    # jupyter_client keeps keys as bytes in what its managers return.
+    fields = {key: value.decode() if isinstance(value, bytes) else value for key, value in fields.items()}
+    try:
+        return msgspec.convert(fields, ConnectionInfo)
+    except msgspec.ValidationError as exc:
+        raise KernelStartError(f"{source} is incomplete or wrong: {exc}") from exc
+
+
+def new_connection(transport: Literal["tcp", "ipc"], directory: Path, *, encrypted: bool) -> ConnectionInfo:
+    """Fresh addresses and keys for a kernel that is about to start.
+
+    TCP ports are found by binding and closing, so another process may take one before the kernel does: a
+    kernel that dies of that is started again with others.
+    """
+    public, secret = (key.decode() for key in zmq.curve_keypair()) if encrypted else (None, None)
+    if transport == "ipc":
+        ports, ip = [1, 2, 3, 4, 5], str(directory / "s")
+    else:
+        ports, ip = _free_ports(5), "127.0.0.1"
+    shell, iopub, stdin, control, heartbeat = ports
+    return ConnectionInfo(
+        shell_port=shell,
+        iopub_port=iopub,
+        stdin_port=stdin,
+        control_port=control,
+        hb_port=heartbeat,
+        ip=ip,
+        key=secrets.token_hex(32),
+        transport=transport,
+        curve_publickey=public,
+        curve_secretkey=secret,
+    )
+
+
+def _free_ports(count: int) -> list[int]:
+    # All bound at once, so that they differ.
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+    finally:
+        for sock in sockets:
+            sock.close()

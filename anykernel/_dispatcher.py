@@ -1,0 +1,83 @@
+"""Which execution is sent when: the queue of one shell, on our side.
+
+What is still here can be cancelled without a trace, and what is not in the kernel cannot be aborted there by
+somebody else's error.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from ._execution import Execution
+from ._router import Ending, Router
+
+__all__ = ["Dispatcher"]
+
+
+class Dispatcher:
+    """The executions of one shell, sent in order, at most ``max_in_flight`` of them in the kernel at once."""
+
+    def __init__(self, router: Router, max_in_flight: int) -> None:
+        self.router = router
+        self._max_in_flight = max_in_flight
+        self._queued: OrderedDict[Execution, None] = OrderedDict()
+        self._in_flight: set[Execution] = set()
+        self._held = 0
+        self._pumping = False
+        router.dispatchers.append(self)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something of ours lies in the kernel."""
+        return bool(self._in_flight)
+
+    def submit(self, execution: Execution) -> None:
+        """Queue an execution, and send it if it is its turn.
+
+        Raises:
+            AnyKernelError: the connection has ended.
+        """
+        if self.router.ending is not None:
+            raise self.router.ending(None)
+        self._queued[execution] = None
+        self._pump()
+
+    def discard(self, execution: Execution) -> bool:
+        """Take an execution out of the queue; False if it is not in it any more."""
+        if execution in self._queued:
+            del self._queued[execution]
+            return True
+        return False
+
+    def hold(self) -> None:
+        """Send nothing until `release`."""
+        self._held += 1
+
+    def release(self) -> None:
+        self._held -= 1
+        self._pump()
+
+    def settled(self, execution: Execution) -> None:
+        """The kernel is done with an execution."""
+        self._in_flight.discard(execution)
+        self._pump()
+
+    def end(self, ending: Ending) -> None:
+        """Fail what is queued; the router fails what was sent."""
+        queued = list(self._queued)
+        self._queued.clear()
+        for execution in queued:
+            execution.on_end(ending)
+
+    def _pump(self) -> None:
+        # Sending may settle an execution (what cannot be sent), which comes back here: the outer loop goes on.
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._queued and not self._held and len(self._in_flight) < self._max_in_flight:
+                execution, _ = self._queued.popitem(last=False)
+                self._in_flight.add(execution)
+                execution._send()
+        finally:
+            self._pumping = False

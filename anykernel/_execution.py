@@ -1,0 +1,484 @@
+"""One execution: queued -> sent -> running -> settled.
+
+How this works. A `Dispatcher` (of `anykernel._dispatcher`) keeps executions in a queue on our side, and lets at most ``max_in_flight`` lie in
+the kernel: what is still here can be cancelled without a trace, and neither an error nor an interrupt can abort
+anybody else's code. Everything up to the settling is plain calls from the router, so nothing is half done when a
+task is cancelled. User code (``on_output``, ``stdin``) runs in the task that waits for the execution.
+
+Stopping is the delicate part. An interrupt names no target: it hits what the kernel runs when it arrives. So one
+is sent only while the target runs (its own busy has come, its idle has not), and the dispatcher holds what comes
+next until the target has settled and the interrupt is known to have been delivered. An interrupt may be lost (it
+falls between busy and the start of the code) or ignored (the code catches it), so it is repeated, every
+``INTERRUPT_INTERVAL`` seconds, until the target settles or ``interrupt_timeout`` is over.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import time
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Union
+
+import anyio
+import anyio.lowlevel
+
+from ._exceptions import AnyKernelError, ExecutionTimeoutError, ProtocolError, StdinError
+from ._messages import Message
+from ._outputs import DisplayData, Displays, Output, OutputFold, parse_output
+from ._queue import ByteBoundedStream
+from ._result import Result
+from ._router import Ending, Request
+
+if TYPE_CHECKING:
+    from ._dispatcher import Dispatcher
+
+__all__ = ["Execution", "OnOutput", "Owner", "StdinHandler"]
+
+logger = logging.getLogger("anykernel")
+
+# Seconds between two interrupts of code that does not settle: long enough for the code's own clean-up.
+INTERRUPT_INTERVAL = 1.0
+# Seconds from busy to the first interrupt where nothing else shows that the code has started: kernels say busy
+# before they can be interrupted, and an interrupt in between is lost.
+START_GRACE = 0.05
+
+StdinHandler = Callable[[str, bool], Union[str, Awaitable[str]]]
+"""Called with the prompt and whether the answer is a password; returns the answer, or an awaitable of it.
+
+It may raise `EOFError` to close the code's stdin.
+"""
+
+OnOutput = Callable[[Output], object]
+"""Called with each output as it comes; what it returns is awaited if it can be."""
+
+State = Literal["queued", "sent", "running", "settled"]
+
+
+class Owner(Protocol):
+    """What an execution needs of the kernel it runs in."""
+
+    output_limit: int
+    interrupt_timeout: float
+    displays: Displays
+
+    async def interrupt(self) -> None:
+        """Interrupt what the kernel runs, and return when that is known to have been delivered."""
+
+    def start_soon(self, func: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Run a task that belongs to no caller."""
+
+
+class Execution(Request):
+    """A running or finished execution; made by `Kernel.submit` and `Kernel.stream`.
+
+    Iterate over it for the outputs as they come: text in the pieces in which the kernel sends it, and a
+    `DisplayData` again when this execution updates its own. Any number of tasks may iterate and wait. After the
+    last output an iteration raises what `wait` would raise.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_check",
+        "_code_started",
+        "_dispatcher",
+        "_doomed",
+        "_error",
+        "_fold",
+        "_idle",
+        "_inbox",
+        "_message",
+        "_on_output",
+        "_owner",
+        "_replied",
+        "_scopes",
+        "_settled",
+        "_started_time",
+        "_stdin",
+        "_stopping",
+        "_streams",
+        "_timeout",
+        "msg_id",
+        "result",
+        "state",
+    )
+
+    def __init__(
+        self,
+        owner: Owner,
+        dispatcher: Dispatcher,
+        message: Message,
+        *,
+        timeout: float | None,
+        stdin: StdinHandler | None,
+        check: bool,
+        on_output: OnOutput | None,
+    ) -> None:
+        self.header = message.header
+        self.router = dispatcher.router
+        self.msg_id: str = message.msg_id
+        """Id of the request."""
+        self.state: State = "queued"
+        """``"queued"`` here, ``"sent"`` to the kernel, ``"running"`` there, or ``"settled"``."""
+        self._fold = OutputFold(owner.output_limit)
+        self.result = Result(self.msg_id, self._fold)
+        """The result as far as it has come."""
+        self._owner = owner
+        self._dispatcher = dispatcher
+        self._message: Message | None = message
+        self._timeout = timeout
+        self._stdin = stdin
+        self._check = check
+        self._on_output = on_output
+        # Makes the error that ends the waiting; each waiter raises one of its own.
+        self._error: Callable[[], Exception] | None = None
+        self._replied = self._idle = self._code_started = False
+        # Whether some task is at work to stop it; and whether it is to be stopped when it starts.
+        self._stopping = self._doomed = False
+        self._started_time: float | None = None
+        # Made when somebody waits for them: the settling (or an error), any change of state.
+        self._settled: anyio.Event | None = None
+        self._changed: anyio.Event | None = None
+        # Those of the driving task: the timeout, and the stdin handler that is being asked.
+        self._scopes: list[anyio.CancelScope] = []
+        self._streams: weakref.WeakSet[ByteBoundedStream[Any]] | None = None
+        # What the driving task is to hand to the user's functions: outputs, and input requests.
+        self._inbox: ByteBoundedStream[Output | Message] | None = None
+        if stdin is not None or on_output is not None:
+            self._inbox = ByteBoundedStream(owner.output_limit)
+            if on_output is not None:
+                self._streams = weakref.WeakSet((self._inbox,))
+
+    def __repr__(self) -> str:
+        return f"<Execution {self.state} {self.msg_id}>"
+
+    # For callers.
+
+    async def wait(self) -> Result:
+        """Wait until the execution has settled. Being cancelled here only ends the waiting.
+
+        Raises:
+            KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away first.
+            ExecutionTimeoutError: the ``timeout`` it was made with is over.
+            ExecutionError, ExecutionAbortedError: with ``check=True``.
+        """
+        await self._wait_settled()
+        return self._outcome()
+
+    async def cancel(self) -> bool:
+        """End the execution: it never runs if it has not started, and is interrupted if it has.
+
+        Waits until it has settled, for at most ``interrupt_timeout`` seconds, even if the caller is cancelled.
+        Returns whether it has settled; if not, the code ignored the interrupts, and the kernel is still busy
+        with it.
+        """
+        with anyio.CancelScope(shield=True):
+            await self._stop()
+        return self.state == "settled"
+
+    def __aiter__(self) -> AsyncIterator[Output]:
+        stream: ByteBoundedStream[Output] = ByteBoundedStream(self._owner.output_limit)
+        for output in self._fold.outputs:
+            stream.send_nowait(output, 0)
+        if self._over:
+            stream.end(self._failure())
+        else:
+            if self._streams is None:
+                self._streams = weakref.WeakSet()
+            self._streams.add(stream)
+        return stream
+
+    async def _wait_settled(self) -> None:
+        if self._over:
+            await anyio.lowlevel.checkpoint()
+            return
+        if self._settled is None:
+            self._settled = anyio.Event()
+        await self._settled.wait()
+
+    @property
+    def _over(self) -> bool:
+        """Whether there is nothing to wait for; with an error, the kernel may still be busy with it."""
+        return self.state == "settled" or self._error is not None
+
+    def _outcome(self) -> Result:
+        error = self._failure()
+        if error is not None:
+            raise error
+        return self.result
+
+    def _failure(self) -> Exception | None:
+        if self._error is not None:
+            return self._error()
+        return self.result._failure() if self._check else None
+
+    # For the task that drives it: the caller of `execute`, or a task of the kernel for `submit`.
+
+    @property
+    def _needs_driver(self) -> bool:
+        return self._timeout is not None or self._inbox is not None
+
+    async def _drive_alone(self) -> None:
+        """Drive it in a task without a caller; who waits gets what the user's functions raise."""
+        try:
+            await self._drive()
+        except Exception as exc:  # noqa: BLE001 - whatever the user's functions raise
+            error = exc
+            self._fail(lambda: error)
+
+    async def _drive(self) -> None:
+        """Run the user's functions and the timeout until it is over; stop it if that is cut short."""
+        try:
+            if self._timeout is None:
+                await self._handle()
+            else:
+                with anyio.move_on_after(self._timeout) as scope:
+                    self._scopes.append(scope)
+                    await self._handle()
+                if not self._over:
+                    with anyio.CancelScope(shield=True):
+                        settled = await self._stop()
+                    self._fail(lambda: self._timeout_error(settled))
+                elif scope.cancelled_caught:
+                    await self._handle()  # it settled in the same moment: its last outputs are still here
+        except BaseException:
+            if not self._over:
+                with anyio.CancelScope(shield=True):
+                    await self._stop()
+            raise
+
+    def _timeout_error(self, settled: bool) -> ExecutionTimeoutError:
+        text = f"the code did not finish within {self._timeout} s"
+        if self.result.status == "aborted":
+            text += "; it was still queued and never runs"
+        elif settled:
+            text += "; it was interrupted"
+        else:
+            text += (
+                f"; it ignored interrupts for {self._owner.interrupt_timeout} s and runs on: "
+                "restart() or leaving the block ends it"
+            )
+        return ExecutionTimeoutError(text, result=self.result, settled=settled)
+
+    async def _handle(self) -> None:
+        if self._inbox is not None:
+            async for item in self._inbox:
+                if isinstance(item, Message):
+                    await self._answer(item)
+                else:
+                    assert self._on_output is not None
+                    waitable = self._on_output(item)
+                    if inspect.isawaitable(waitable):
+                        await waitable
+        await self._wait_settled()
+
+    async def _answer(self, request: Message) -> None:
+        """Ask the user's stdin handler; what it is asked for is void once the execution has settled."""
+        assert self._stdin is not None
+        prompt, password = request.content.get("prompt", ""), bool(request.content.get("password"))
+        with anyio.CancelScope() as scope:
+            self._scopes.append(scope)
+            try:
+                answer = self._stdin(str(prompt), password)
+                if inspect.isawaitable(answer):
+                    answer = await answer
+            except EOFError:
+                answer = "\x04"  # what Jupyter kernels take for the end of stdin
+            finally:
+                self._scopes.remove(scope)
+            if not isinstance(answer, str):
+                raise StdinError(f"the stdin handler returned {answer!r}; it must return a str", result=self.result)
+            self.router.transport.send(
+                Message("stdin", self.router.new_header("input_reply"), request.header, {}, {"value": answer})
+            )
+
+    async def _stop(self) -> bool:
+        """Stop it, as `cancel` says; the caller shields."""
+        if self._dispatcher.discard(self):
+            self.result._reply = {"status": "aborted"}
+            self._settle()
+        with anyio.move_on_after(self._owner.interrupt_timeout):
+            if self._stopping:
+                await self._wait_until(lambda: self.state == "settled")
+                return True
+            self._stopping = True
+            try:
+                await self._wait_until(lambda: self.state in ("running", "settled"))
+                if not self._code_started:
+                    with anyio.move_on_after(START_GRACE):
+                        await self._wait_until(lambda: self._code_started or self.state == "settled")
+                while self.state != "settled":
+                    try:
+                        await self._owner.interrupt()
+                    except AnyKernelError as exc:
+                        # It cannot be interrupted; that it did not settle is what the caller gets told.
+                        logger.debug("could not interrupt the kernel: %s", exc)
+                    with anyio.move_on_after(INTERRUPT_INTERVAL):
+                        await self._wait_until(lambda: self.state == "settled")
+            finally:
+                self._stopping = False
+        self._doomed = self.state == "sent"
+        return self.state == "settled"
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            if self._changed is None:
+                self._changed = anyio.Event()
+            await self._changed.wait()
+
+    # For the dispatcher and the router.
+
+    def _send(self) -> None:
+        assert self._message is not None
+        message, self._message = self._message, None
+        self.state = "sent"
+        try:
+            self.router.send(self, message)
+        except AnyKernelError as exc:
+            error = exc
+            self._settle(lambda: error)
+
+    def on_reply(self, message: Message) -> None:
+        if self._replied:
+            self.router.transport.dropped["repeated"] += 1
+            return
+        if not isinstance(message.content.get("status"), str):
+            raise ProtocolError("an execute_reply without status")
+        self._replied = True
+        result = self.result
+        result._reply = message.content
+        result.metadata = message.metadata
+        count = message.content.get("execution_count")
+        if isinstance(count, int):
+            result.execution_count = count
+        if self._idle:
+            self._complete()
+        else:
+            self.router.half_done(self)
+
+    def on_iopub(self, message: Message) -> None:
+        handler = _IOPUB.get(message.header["msg_type"])
+        if handler is not None:
+            handler(self, message)
+
+    def _take_output(self, message: Message) -> None:
+        output = parse_output(message.header["msg_type"], message.content)
+        self._code_runs()
+        self._fold.add(output, message.size)
+        if isinstance(output, DisplayData) and output.display_id is not None:
+            self._owner.displays.add(output.display_id, self._fold)
+        if self._streams:
+            for stream in self._streams:
+                stream.send_nowait(output, message.size)
+
+    def _take_update(self, message: Message) -> None:
+        # The displays themselves are updated by the kernel, for all executions at once.
+        output = parse_output("update_display_data", message.content)
+        for stream in self._streams or ():
+            stream.send_nowait(output, message.size)
+
+    def _take_clear(self, message: Message) -> None:
+        self._fold.clear(wait=bool(message.content.get("wait")))
+
+    def _take_input(self, message: Message) -> None:
+        count = message.content.get("execution_count")
+        if isinstance(count, int):
+            self.result.execution_count = count
+        self._code_runs()
+
+    def _take_status(self, message: Message) -> None:
+        state = message.content.get("execution_state")
+        if state == "busy" and self.state == "sent":
+            self.state = "running"
+            self._started_time = time.perf_counter()
+            self._notify()
+            if self._doomed:
+                self._owner.start_soon(self._stop)
+        elif state == "idle":
+            self._idle = True
+            if self._started_time is not None:
+                self.result.duration = time.perf_counter() - self._started_time
+            if self._replied:
+                self._complete()
+            else:
+                self.router.half_done(self)
+
+    def on_input(self, message: Message) -> None:
+        if self._stdin is not None:
+            assert self._inbox is not None
+            self._inbox.send_nowait(message, message.size)
+            return
+        self._fail(
+            lambda: StdinError(
+                f"the kernel asks {message.content.get('prompt')!r}, and there is no stdin handler; pass stdin=",
+                result=self.result,
+            )
+        )
+        self._owner.start_soon(self._stop)
+
+    def on_grace_over(self) -> None:
+        if self._replied:
+            self._settle()
+        else:
+            self._settle(lambda: ProtocolError("the kernel finished the code without a reply", result=self.result))
+
+    def on_end(self, ending: Ending) -> None:
+        self._settle(lambda: ending(self.result))
+
+    def _code_runs(self) -> None:
+        if not self._code_started:
+            self._code_started = True
+            self._notify()
+
+    def _complete(self) -> None:
+        self.result.complete = True
+        self._settle()
+
+    def _settle(self, error: Callable[[], Exception] | None = None) -> None:
+        if self.state == "settled":
+            return
+        self.router.forget(self)
+        self.state = "settled"
+        self._notify()
+        if self._error is None:
+            self._release(error)
+        self._dispatcher.settled(self)
+
+    def _fail(self, error: Callable[[], Exception]) -> None:
+        """End the waiting for it, though the kernel may still be busy with it."""
+        if self._error is None:
+            self._release(error)
+
+    def _release(self, error: Callable[[], Exception] | None) -> None:
+        self._error = error
+        if self._settled is not None:
+            self._settled.set()
+        for scope in self._scopes:
+            # A timeout is over; a stdin handler need not answer any more.
+            if math.isinf(scope.deadline):
+                scope.cancel()
+            else:
+                scope.deadline = math.inf
+        for stream in self._streams or ():
+            stream.end(self._failure())
+        if self._inbox is not None:
+            self._inbox.end()
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+
+_IOPUB: dict[str, Callable[[Execution, Message], None]] = {
+    "stream": Execution._take_output,
+    "display_data": Execution._take_output,
+    "execute_result": Execution._take_output,
+    "error": Execution._take_output,
+    "update_display_data": Execution._take_update,
+    "clear_output": Execution._take_clear,
+    "execute_input": Execution._take_input,
+    "status": Execution._take_status,
+}

@@ -1,0 +1,142 @@
+"""Protocol messages and the typed contents of replies. No I/O.
+
+`Message` is what every transport delivers and accepts. Replies keep the protocol's field names, and can be
+indexed like the content they were made from (``reply["matches"]``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from ._exceptions import ExecutionError, ProtocolError
+
+if TYPE_CHECKING:
+    from ._result import Result
+
+__all__ = [
+    "CommInfoReply",
+    "CompleteReply",
+    "HistoryReply",
+    "InspectReply",
+    "IsCompleteReply",
+    "KernelInfo",
+    "Message",
+    "Reply",
+    "read_reply",
+]
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One message of the Jupyter protocol, as received or to be sent."""
+
+    channel: str
+    """``"shell"``, ``"control"``, ``"iopub"`` or ``"stdin"``."""
+    header: dict[str, Any]
+    parent_header: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    content: dict[str, Any] = {}
+    buffers: tuple[bytes | memoryview, ...] = ()
+    size: int = 0
+    """Bytes of content and buffers on the wire; 0 for messages to be sent."""
+
+    @property
+    def msg_type(self) -> str:
+        return self.header["msg_type"]  # type: ignore[no-any-return]
+
+    @property
+    def msg_id(self) -> str:
+        return self.header["msg_id"]  # type: ignore[no-any-return]
+
+    @property
+    def parent_id(self) -> str | None:
+        """The ``msg_id`` of the request that caused this message, if the kernel says which."""
+        return self.parent_header.get("msg_id")
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Base of the typed replies: the reply's content as attributes, or by key."""
+
+    content: dict[str, Any]
+    """The content as it came, with fields that only this kernel sends."""
+
+    def __getitem__(self, key: str) -> Any:
+        return self.content[key]
+
+
+class CompleteReply(Reply, frozen=True):
+    matches: list[str] = []
+    cursor_start: int = 0
+    cursor_end: int = 0
+    metadata: dict[str, Any] = {}
+
+
+class InspectReply(Reply, frozen=True):
+    found: bool = False
+    data: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+
+
+class IsCompleteReply(Reply, frozen=True):
+    status: str = "unknown"
+    """``"complete"``, ``"incomplete"``, ``"invalid"`` or ``"unknown"``."""
+    indent: str = ""
+
+
+class HistoryReply(Reply, frozen=True):
+    history: list[Any] = []
+    """``[session, line_number, input]`` each; ``input`` is ``[input, output]`` where outputs were asked for."""
+
+
+class CommInfoReply(Reply, frozen=True):
+    comms: dict[str, dict[str, Any]] = {}
+    """Open comms: ``comm_id`` to ``{"target_name": ...}``."""
+
+
+class KernelInfo(Reply, frozen=True):
+    """What the kernel says of itself."""
+
+    protocol_version: str = ""
+    implementation: str = ""
+    implementation_version: str = ""
+    banner: str = ""
+    language_info: dict[str, Any] = {}
+    help_links: list[Any] = []
+    supported_features: list[str] = []
+
+    @property
+    def language(self) -> str:
+        """The name of the kernel's language, in lower case; ``""`` where it says none."""
+        return str(self.language_info.get("name", "")).lower()
+
+
+ReplyT = TypeVar("ReplyT", bound=Reply)
+
+
+def read_reply(content: dict[str, Any], kind: type[ReplyT]) -> ReplyT:
+    """Make a typed reply of a reply's content.
+
+    Raises:
+        ExecutionError: the kernel answered with an error.
+        ProtocolError: the content does not have the shape the protocol gives it.
+    """
+    if content.get("status") == "error":
+        raise error_of(content)
+    try:
+        # null counts as absent: kernels send it for fields they do not fill.
+        fields = {key: value for key, value in content.items() if value is not None}
+        return msgspec.convert({**fields, "content": content}, kind)
+    except msgspec.ValidationError as exc:
+        raise ProtocolError(f"the kernel sent a malformed {kind.__name__}: {exc}") from exc
+
+
+def error_of(content: dict[str, Any], result: Result | None = None) -> ExecutionError:
+    """The error that a reply with status ``"error"`` tells; some kernels leave out any of its fields."""
+    traceback = content.get("traceback")
+    return ExecutionError(
+        str(content.get("ename", "Error")),
+        str(content.get("evalue", "")),
+        [str(line) for line in traceback] if isinstance(traceback, list) else [],
+        result=result,
+    )

@@ -1,0 +1,150 @@
+"""`open_kernel` and `connect_kernel`: the doors to everything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import zmq
+
+from ._connection import ConnectionInfo, load_connection
+from ._exceptions import ArgumentError, UnsupportedError
+from ._kernel import Kernel
+from ._kernelspec import resolve_kernel
+from ._lifecycle import Connected, Launched
+from ._tasks import open_task_group
+
+if TYPE_CHECKING:
+    from jupyter_client.kernelspec import KernelSpec
+
+__all__ = ["connect_kernel", "open_kernel"]
+
+
+@asynccontextmanager
+async def open_kernel(
+    kernel: str | Sequence[str] | KernelSpec = "python3",
+    *,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    transport: Literal["tcp", "ipc"] = "tcp",
+    encryption: Literal["auto", "required", "disabled"] = "auto",
+    startup_timeout: float = 60.0,
+    shutdown_timeout: float = 5.0,
+    interrupt_timeout: float = 5.0,
+    output_limit: int = 64 * 2**20,
+    max_in_flight: int = 1,
+    heartbeat_interval: float = 3.0,
+    heartbeat_misses: int = 4,
+    on_death: Literal["raise", "restart"] = "raise",
+) -> AsyncIterator[Kernel]:
+    """Start a kernel that lives for the length of a block.
+
+    Waits until the kernel is ready. When the block ends, however it ends, the kernel, its child processes, its
+    files and all tasks are gone.
+
+    Args:
+        kernel: a kernelspec's name, a jupyter_client ``KernelSpec``, or a command (a list of strings) with
+            ``{connection_file}`` in one of its arguments.
+        cwd: the kernel's working directory; None means this process's.
+        env: variables added to the inherited environment.
+        transport: ``"tcp"`` on the loopback address, or ``"ipc"``: sockets in a directory of this user's. Not
+            every kernel can do IPC.
+        encryption: CurveZMQ. ``"auto"`` means: with kernels that say they support it, on TCP.
+        startup_timeout: seconds until the kernel must be ready.
+        shutdown_timeout: seconds that it gets to end by itself, before SIGTERM, and a second later SIGKILL.
+        interrupt_timeout: seconds that code which is cancelled or timed out gets to settle after its interrupt.
+        output_limit: bytes of output kept for each execution; beyond it the middle is dropped.
+        max_in_flight: how many execute requests may lie in the kernel at once. With 1, nobody's error or
+            interrupt can abort anybody else's code; more save the round trip between short cells.
+        heartbeat_interval: seconds between heartbeats, and that each may take.
+        heartbeat_misses: how many in a row must stay unanswered for the kernel to be taken for dead (and killed).
+        on_death: ``"restart"`` starts a kernel that died again (pending calls fail all the same), at most 3 times
+            in a minute.
+
+    Raises:
+        ArgumentError: an option has an unusable value.
+        KernelSpecError: there is no such kernelspec, or its command cannot be used.
+        UnsupportedError: encryption is required and the kernel or the transport does not have it.
+        KernelStartError: the kernel could not be started, or exited before it was ready.
+        KernelStartTimeoutError: it was not ready in time.
+    """
+    _check_choice("transport", transport, ("tcp", "ipc"))
+    _check_choice("encryption", encryption, ("auto", "required", "disabled"))
+    _check_choice("on_death", on_death, ("raise", "restart"))
+    spec = await resolve_kernel(kernel)
+    encrypted = encryption != "disabled" and transport == "tcp" and spec.supports_curve and bool(zmq.has("curve"))
+    if encryption == "required" and not encrypted:
+        lacking = "the ipc transport" if transport == "ipc" else f"the kernel {spec.name!r} (or this ZMQ)"
+        raise UnsupportedError(f"encryption is required, and {lacking} has none")
+    async with open_task_group() as tasks:
+        owner = Launched(
+            spec, tasks,
+            cwd=cwd, env=env, transport=transport, encrypted=encrypted,
+            startup_timeout=startup_timeout, shutdown_timeout=shutdown_timeout,
+            interrupt_timeout=interrupt_timeout, output_limit=output_limit, max_in_flight=max_in_flight,
+            heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses,
+            restart_on_death=on_death == "restart",
+        )  # fmt: skip
+        await tasks.start(owner.run)
+        try:
+            yield owner.kernel
+        finally:
+            owner.close()
+            tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def connect_kernel(
+    connection: str | os.PathLike[str] | Mapping[str, Any] | ConnectionInfo,
+    *,
+    startup_timeout: float = 60.0,
+    shutdown_timeout: float = 5.0,
+    interrupt_timeout: float = 5.0,
+    output_limit: int = 64 * 2**20,
+    max_in_flight: int = 1,
+    heartbeat_interval: float = 3.0,
+    heartbeat_misses: int = 4,
+) -> AsyncIterator[Kernel]:
+    """Use a kernel that runs already, for the length of a block; leaving never stops it.
+
+    Waits until the kernel has answered; one that is busy answers too, if it answers requests on its control
+    channel meanwhile (ipykernel does).
+
+    Args:
+        connection: a connection file's path, a mapping with its fields (such as what a jupyter_client manager's
+            ``get_connection_info()`` returns), or a `ConnectionInfo` (such as `Kernel.connection`).
+        startup_timeout: seconds until the kernel must have answered.
+        shutdown_timeout: seconds that `Kernel.shutdown` gives it to go.
+
+        interrupt_timeout: as for `open_kernel`, and so are the others.
+        output_limit: bytes kept for each execution.
+        max_in_flight: execute requests of ours in the kernel at once.
+        heartbeat_interval: seconds.
+        heartbeat_misses: how many in a row end the connection.
+
+    Raises:
+        ArgumentError: an option has an unusable value.
+        KernelStartError: the connection information cannot be used, or its key is not the kernel's.
+        KernelStartTimeoutError: the kernel did not answer in time.
+    """
+    info = load_connection(connection)
+    async with open_task_group() as tasks:
+        owner = Connected(
+            info, tasks,
+            startup_timeout=startup_timeout, shutdown_timeout=shutdown_timeout,
+            interrupt_timeout=interrupt_timeout, output_limit=output_limit, max_in_flight=max_in_flight,
+            heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses,
+        )  # fmt: skip
+        await tasks.start(owner.run)
+        try:
+            yield owner.kernel
+        finally:
+            owner.close()
+            tasks.cancel_scope.cancel()
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")

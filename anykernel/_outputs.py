@@ -1,0 +1,303 @@
+"""Outputs of an execution: typed, folded as a front end would show them, bounded in memory. No I/O.
+
+How this works. `OutputFold` takes the IOPub messages of one request in order and keeps the outputs they add up
+to: adjacent text of one stream is one `Stream`, ``clear_output`` empties the list (at once, or when the next
+output comes), ``update_display_data`` replaces what carries its display id. When more than ``limit`` bytes
+come, the first half of the limit stays (the head), the rest goes to the tail, and the tail forgets its oldest:
+so the middle is missing.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from ._exceptions import ProtocolError
+from ._messages import error_of
+
+__all__ = [
+    "DisplayData",
+    "Displays",
+    "ErrorOutput",
+    "ExecuteResult",
+    "Output",
+    "OutputFold",
+    "Stream",
+    "parse_output",
+]
+
+
+class Stream(msgspec.Struct, frozen=True, gc=False):
+    """Text written to stdout or stderr."""
+
+    name: str
+    """``"stdout"`` or ``"stderr"``."""
+    text: str
+
+
+class DisplayData(msgspec.Struct, frozen=True):
+    """Something displayed: one object in several MIME types."""
+
+    data: dict[str, Any]
+    metadata: dict[str, Any] = {}
+    display_id: str | None = None
+    """The id under which a later ``update_display_data`` changes this output."""
+
+
+class ExecuteResult(msgspec.Struct, frozen=True):
+    """The value of the code's last expression, in several MIME types."""
+
+    data: dict[str, Any]
+    metadata: dict[str, Any] = {}
+    execution_count: int | None = None
+    display_id: str | None = None
+
+
+class ErrorOutput(msgspec.Struct, frozen=True):
+    """An exception that ended the code."""
+
+    ename: str
+    evalue: str
+    traceback: list[str]
+    """Lines for a terminal, mostly with ANSI colours."""
+
+
+Output = Stream | DisplayData | ExecuteResult | ErrorOutput
+
+
+def parse_output(msg_type: str, content: dict[str, Any]) -> Output:
+    """Make the typed output of an IOPub message's content.
+
+    Raises:
+        ProtocolError: the content does not have the shape the protocol gives it.
+    """
+    if msg_type == "stream":
+        name, text = content.get("name", "stdout"), content.get("text")
+        if not (isinstance(text, str) and isinstance(name, str)):
+            raise ProtocolError("a stream message without text")
+        return Stream(name, text)
+    if msg_type == "error":
+        error = error_of(content)
+        return ErrorOutput(error.ename, error.evalue, error.traceback)
+    data, metadata = content.get("data"), content.get("metadata")
+    if not isinstance(data, dict):
+        raise ProtocolError(f"a {msg_type} message without data")
+    if not isinstance(metadata, dict):
+        metadata = {}
+    # `transient` may be None (seen with several kernels).
+    display_id = (content.get("transient") or {}).get("display_id")
+    if display_id is not None and not isinstance(display_id, str):
+        display_id = None
+    if msg_type == "execute_result":
+        count = content.get("execution_count")
+        return ExecuteResult(data, metadata, count if isinstance(count, int) else None, display_id)
+    return DisplayData(data, metadata, display_id)
+
+
+class _Entry:
+    """One output in the fold; a stream's text is a deque of chunks until somebody asks for it."""
+
+    __slots__ = ("chunks", "name", "output", "size", "tail")
+
+    def __init__(self, output: Output, size: int, *, tail: bool) -> None:
+        self.size = size
+        self.tail = tail
+        stream = output if isinstance(output, Stream) else None
+        self.output = output if stream is None else None
+        self.name = stream.name if stream is not None else None
+        self.chunks = deque([stream.text] if stream is not None else [])
+
+
+class OutputFold:
+    """The outputs of one request so far.
+
+    Args:
+        limit: bytes kept; text counts in UTF-8, other outputs by the size of their message.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_cache",
+        "_clear_pending",
+        "_displays",
+        "_half",
+        "_head",
+        "_head_size",
+        "_tail",
+        "_tail_size",
+        "dropped",
+    )
+
+    def __init__(self, limit: int) -> None:
+        self._half = limit // 2
+        self._clear_pending = False
+        self._displays: dict[str, list[_Entry]] = {}
+        self._cache: list[Output] | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._head: list[_Entry] = []
+        self._tail: deque[_Entry] = deque()
+        self._head_size = self._tail_size = 0
+        self._displays.clear()
+        self.dropped = 0
+        """Bytes that the limit cost."""
+
+    def clear(self, *, wait: bool = False) -> None:
+        """Forget all outputs: now, or (``wait``) when the next one comes."""
+        self._clear_pending = wait
+        if not wait:
+            self._cache = None
+            self._reset()
+
+    def add(self, output: Output, size: int) -> None:
+        """Append one output of ``size`` bytes."""
+        if self._clear_pending:
+            self.clear()
+        self._cache = None
+        if isinstance(output, Stream):
+            text = output.text
+            size = _utf8_size(text)
+            room = self._half - self._head_size
+            if not self._tail and size > room:
+                # A stream's text can be split: what fits stays in the head.
+                first = text[:room] if text.isascii() else _first_bytes(text, room)
+                if first:
+                    taken = _utf8_size(first)
+                    self._push(self._head, Stream(output.name, first), taken)
+                    self._head_size += taken
+                    output, size = Stream(output.name, text[len(first) :]), size - taken
+        if not self._tail and self._head_size + size <= self._half:
+            self._push(self._head, output, size)
+            self._head_size += size
+            return
+        self._push(self._tail, output, size)
+        self._tail_size += size
+        while self._tail_size > self._half:
+            self._evict(self._tail_size - self._half)
+
+    def update(self, display_id: str, data: dict[str, Any], metadata: dict[str, Any], size: int) -> bool:
+        """Replace the data of every output with this display id; False where there is none."""
+        entries = self._displays.get(display_id)
+        if not entries:
+            return False
+        self._cache = None
+        for entry in entries:
+            growth = size - entry.size
+            if self._head_size + self._tail_size + growth > 2 * self._half:
+                self.dropped += size  # the old data stays: it is what the limit has room for
+                continue
+            assert isinstance(entry.output, DisplayData | ExecuteResult)
+            entry.output = msgspec.structs.replace(entry.output, data=data, metadata=metadata)
+            entry.size = size
+            if entry.tail:
+                self._tail_size += growth
+            else:
+                self._head_size += growth
+        return True
+
+    def _push(self, entries: list[_Entry] | deque[_Entry], output: Output, size: int) -> None:
+        if isinstance(output, Stream):
+            if entries and entries[-1].name == output.name:
+                entries[-1].chunks.append(output.text)
+                entries[-1].size += size
+                return
+            entries.append(_Entry(output, size, tail=entries is self._tail))
+            return
+        entry = _Entry(output, size, tail=entries is self._tail)
+        entries.append(entry)
+        display_id = None if isinstance(output, ErrorOutput) else output.display_id
+        if display_id is not None:
+            self._displays.setdefault(display_id, []).append(entry)
+
+    def _evict(self, excess: int) -> None:
+        """Drop the oldest of the tail: one chunk of text (or the excess of one), or one other output."""
+        entry = self._tail[0]
+        if entry.output is None:
+            chunk = entry.chunks.popleft()
+            dropped = _utf8_size(chunk)
+            if dropped > excess:
+                kept = chunk[excess:] if chunk.isascii() else _last_bytes(chunk, dropped - excess)
+                entry.chunks.appendleft(kept)
+                dropped -= _utf8_size(kept)
+            entry.size -= dropped
+            if not entry.chunks:
+                self._tail.popleft()
+        else:
+            self._tail.popleft()
+            dropped = entry.size
+            display_id = None if isinstance(entry.output, ErrorOutput) else entry.output.display_id  # type: ignore[union-attr]
+            if display_id is not None:
+                self._displays[display_id].remove(entry)
+                if not self._displays[display_id]:
+                    del self._displays[display_id]
+        self._tail_size -= dropped
+        self.dropped += dropped
+
+    @property
+    def display_ids(self) -> Iterator[str]:
+        return iter(self._displays)
+
+    @property
+    def outputs(self) -> list[Output]:
+        """The outputs, adjacent text of one stream joined (but not across a gap)."""
+        if self._cache is None:
+            head, tail = list(map(_fold, self._head)), list(map(_fold, self._tail))
+            if head and tail and not self.dropped:
+                last, first = head[-1], tail[0]
+                if isinstance(last, Stream) and isinstance(first, Stream) and last.name == first.name:
+                    head[-1], tail = Stream(last.name, last.text + first.text), tail[1:]
+            self._cache = head + tail
+        return self._cache
+
+    @property
+    def gap(self) -> int | None:
+        """Index in ``outputs`` before which the limit dropped something."""
+        return len(self._head) if self.dropped else None
+
+
+def _fold(entry: _Entry) -> Output:
+    if entry.output is not None:
+        return entry.output
+    assert entry.name is not None
+    if len(entry.chunks) > 1:
+        entry.chunks = deque(("".join(entry.chunks),))
+    return Stream(entry.name, entry.chunks[0])
+
+
+def _utf8_size(text: str) -> int:
+    # isascii reads a flag of the string, it scans nothing
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _first_bytes(text: str, size: int) -> str:
+    return text.encode("utf-8", "surrogatepass")[:size].decode("utf-8", "ignore")
+
+
+def _last_bytes(text: str, size: int) -> str:
+    return text.encode("utf-8", "surrogatepass")[-size:].decode("utf-8", "ignore")
+
+
+class Displays:
+    """Which folds show which display id, across requests; a fold is forgotten when its result is."""
+
+    def __init__(self) -> None:
+        self._folds: dict[str, weakref.WeakSet[OutputFold]] = {}
+        self._prune_at = 64
+
+    def add(self, display_id: str, fold: OutputFold) -> None:
+        self._folds.setdefault(display_id, weakref.WeakSet()).add(fold)
+        if len(self._folds) > self._prune_at:
+            self._folds = {key: folds for key, folds in self._folds.items() if folds}
+            self._prune_at = max(64, 2 * len(self._folds))
+
+    def update(self, content: dict[str, Any], size: int) -> None:
+        """Carry out the content of an ``update_display_data``; ids that nobody shows are passed over."""
+        output = parse_output("update_display_data", content)
+        assert isinstance(output, DisplayData)
+        for fold in self._folds.get(output.display_id or "", ()):
+            fold.update(output.display_id or "", output.data, output.metadata, size)

@@ -1,0 +1,237 @@
+"""`Result`: the caller's view of one execution's outputs and reply, as text, images, errors or a notebook's outputs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import Any, Literal
+
+from ._exceptions import ExecutionAbortedError, ExecutionError
+from ._messages import error_of
+from ._outputs import DisplayData, ErrorOutput, ExecuteResult, Output, OutputFold, Stream
+
+__all__ = ["Result", "terminal_text"]
+
+# CSI sequences (colours, cursor), OSC sequences (titles, links; ended by BEL or ST), and two-character escapes.
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_MOVES = re.compile("([\r\b])")
+
+
+def terminal_text(text: str) -> str:
+    """What a terminal would show: ANSI sequences removed, carriage returns and backspaces carried out."""
+    if "\x1b" in text:
+        text = _ANSI.sub("", text)
+    if "\r" not in text and "\b" not in text:
+        return text
+    return "\n".join(
+        _overwrite(line) if "\r" in line or "\b" in line else line for line in text.replace("\r\n", "\n").split("\n")
+    )
+
+
+def _overwrite(line: str) -> str:
+    cells: list[str] = []
+    column = 0
+    for part in _MOVES.split(line):
+        if part == "\r":
+            column = 0
+        elif part == "\b":
+            column = max(0, column - 1)
+        else:
+            cells[column : column + len(part)] = part
+            column += len(part)
+    return "".join(cells)
+
+
+class Result:
+    """What one execution gave: complete once it has settled, partial before and in errors.
+
+    ``outputs`` may still change after that: a display that another cell updates changes where it is shown.
+    """
+
+    __slots__ = ("_fold", "_reply", "complete", "duration", "execution_count", "metadata", "msg_id")
+
+    def __init__(self, msg_id: str, fold: OutputFold) -> None:
+        self._fold = fold
+        self._reply: dict[str, Any] = {}
+        self.msg_id = msg_id
+        """Id of the request, which is the ``parent_header.msg_id`` of all its messages."""
+        self.execution_count: int | None = None
+        self.complete = False
+        """Whether both the reply and the end of the output (idle) have come."""
+        self.duration: float | None = None
+        """Seconds from the kernel's busy to its idle, as seen here; None while it runs or if it never ran."""
+        self.metadata: dict[str, Any] = {}
+        """The reply's metadata."""
+
+    @property
+    def status(self) -> Literal["ok", "error", "aborted"] | None:
+        """The reply's status; None while there is no reply."""
+        status = self._reply.get("status")
+        return status if status in ("ok", "error", "aborted") else None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the code ran to its end without an exception."""
+        return self.status == "ok"
+
+    @property
+    def outputs(self) -> list[Output]:
+        """The outputs in order, as a notebook would show them."""
+        return self._fold.outputs
+
+    @property
+    def truncated(self) -> bool:
+        """Whether ``output_limit`` dropped output from the middle."""
+        return self._fold.dropped > 0
+
+    @property
+    def stdout(self) -> str:
+        """All text written to stdout."""
+        return "".join(o.text for o in self.outputs if isinstance(o, Stream) and o.name == "stdout")
+
+    @property
+    def stderr(self) -> str:
+        """All text written to stderr."""
+        return "".join(o.text for o in self.outputs if isinstance(o, Stream) and o.name == "stderr")
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The MIME bundle of the last expression's value; empty where there is none."""
+        for output in reversed(self.outputs):
+            if isinstance(output, ExecuteResult):
+                return output.data
+        return {}
+
+    @property
+    def images(self) -> list[bytes]:
+        """The images among displays and result, decoded: PNG, JPEG, GIF, WebP or (as UTF-8) SVG, one for each output."""
+        return [
+            image
+            for output in self.outputs
+            if isinstance(output, DisplayData | ExecuteResult) and (image := _image(output.data)) is not None
+        ]
+
+    @property
+    def error(self) -> ErrorOutput | None:
+        """The exception that ended the code, if one did."""
+        if self.status == "error":
+            error = error_of(self._reply)
+            return ErrorOutput(error.ename, error.evalue, error.traceback)
+        for output in reversed(self.outputs):
+            if isinstance(output, ErrorOutput):
+                return output
+        return None
+
+    @property
+    def user_expressions(self) -> dict[str, Any]:
+        """The reply's user expressions: a MIME bundle or an error each, as the protocol gives them."""
+        return self._reply.get("user_expressions") or {}
+
+    @property
+    def payload(self) -> list[dict[str, Any]]:
+        """The reply's payloads, such as ``{"source": "ask_exit"}`` after ``exit()``; an old protocol feature."""
+        return self._reply.get("payload") or []
+
+    @property
+    def text(self) -> str:
+        """What a person or a language model would read: all output in order, without ANSI sequences."""
+        parts: list[str] = []
+        outputs = self.outputs
+        for index, output in enumerate(outputs):
+            if index == self._fold.gap:
+                parts.append(f"[... {self._fold.dropped} bytes of output left out ...]\n")
+            part = terminal_text(_text(output))
+            # A stream's text goes on where it stopped; other outputs start and end on lines of their own.
+            if parts and part and not isinstance(output, Stream) and not parts[-1].endswith("\n"):
+                parts.append("\n")
+            parts.append(part)
+            following = outputs[index + 1] if index + 1 < len(outputs) else None
+            if following is not None and not isinstance(output, Stream) and part and not part.endswith("\n"):
+                parts.append("\n")
+        # No text has a form for lone surrogates; what is read here goes on to files and other services.
+        return "".join(parts).encode("utf-8", "replace").decode()
+
+    def raise_for_error(self) -> Result:
+        """Return this result if the code ran to its end.
+
+        Raises:
+            ExecutionError: the code raised.
+            ExecutionAbortedError: the code never ran.
+        """
+        failure = self._failure()
+        if failure is not None:
+            raise failure
+        return self
+
+    def _failure(self) -> ExecutionError | ExecutionAbortedError | None:
+        if self.status == "error":
+            return error_of(self._reply, self)
+        if self.status == "aborted":
+            text = "the code never ran: it was aborted, or cancelled while it was queued"
+            return ExecutionAbortedError(text, result=self)
+        return None
+
+    def to_nbformat(self) -> list[dict[str, Any]]:
+        """The outputs as the ``outputs`` of a notebook's code cell (nbformat 4)."""
+        return [_to_nbformat(output) for output in self.outputs]
+
+    def __repr__(self) -> str:
+        shown = self.text
+        if len(shown) > 60:
+            shown = shown[:57] + "..."
+        return f"<Result {self.status or 'partial'} [{self.execution_count}] {shown!r}>"
+
+
+_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+
+
+def _image(data: dict[str, Any]) -> bytes | None:
+    for mime in _IMAGES:
+        if isinstance(encoded := data.get(mime), str):
+            try:
+                return base64.b64decode(encoded)
+            except (binascii.Error, ValueError):
+                continue
+    svg = data.get("image/svg+xml")
+    return svg.encode("utf-8", "replace") if isinstance(svg, str) else None
+
+
+def _text(output: Output) -> str:
+    if isinstance(output, Stream):
+        return output.text
+    if isinstance(output, ErrorOutput):
+        return "\n".join(output.traceback) or f"{output.ename}: {output.evalue}"
+    for mime in ("text/plain", "text/markdown", "text/html"):
+        if isinstance(text := output.data.get(mime), str):
+            return text
+    return "".join(f"<{mime}>" for mime in output.data)
+
+
+def _to_nbformat(output: Output) -> dict[str, Any]:
+    if isinstance(output, Stream):
+        return {"output_type": "stream", "name": output.name, "text": _valid(output.text)}
+    if isinstance(output, ErrorOutput):
+        return {
+            "output_type": "error",
+            "ename": _valid(output.ename),
+            "evalue": _valid(output.evalue),
+            "traceback": [_valid(line) for line in output.traceback],
+        }
+    bundle = {
+        # Only JSON types may hold anything but text; what breaks that is written as its JSON.
+        mime: value
+        if re.fullmatch(r"application/(.*\+)?json", mime)
+        else _valid(value if isinstance(value, str) else json.dumps(value))
+        for mime, value in output.data.items()
+    }
+    fields: dict[str, Any] = {"data": bundle, "metadata": output.metadata}
+    if isinstance(output, ExecuteResult):
+        return {"output_type": "execute_result", "execution_count": output.execution_count, **fields}
+    return {"output_type": "display_data", **fields}
+
+
+def _valid(text: str) -> str:
+    """The text without lone surrogates, which cannot be written to a file as UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -1,0 +1,305 @@
+"""The request table of one connection: which message belongs to whom.
+
+How this works. Every request is registered under its message id before it is sent, and leaves the table when it
+is done. The transport's readers call `Router.deliver` for each message, which hands it to the request named by
+its ``parent_header.msg_id`` and to everybody who listens to IOPub. Nothing here waits: requests take messages by
+plain calls and wake their waiters. When the connection ends, for whatever reason, every request in the table is
+told, and later ones are refused, with that one reason.
+
+A request may be half done: the reply without the end of its output (idle), or idle without a reply (kernels
+answer unknown or malformed requests so). Reply and idle come on different sockets, in any order, and idle may
+lie behind much output. So a half-done request waits until IOPub has been silent for ``GRACE``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+
+from ._exceptions import AnyKernelError, ProtocolError
+from ._messages import Message
+from ._transport import Transport
+
+if TYPE_CHECKING:
+    from ._dispatcher import Dispatcher
+    from ._result import Result
+
+__all__ = ["Ending", "Reply", "Request", "Router"]
+
+logger = logging.getLogger("anykernel")
+
+# Seconds of silence on IOPub after which a half-done request is taken for what it is.
+GRACE = 2.0
+
+PROTOCOL_VERSION = "5.4"
+
+Ending = Callable[["Result | None"], AnyKernelError]
+"""Makes the error with which one request ends when its connection does; each gets its own partial result."""
+
+
+class Request:
+    """One request in the table. Methods named ``on_...`` are called by the router; they neither wait nor raise."""
+
+    __slots__ = ("header", "router")
+
+    header: dict[str, Any]
+    router: Router
+
+    def on_reply(self, message: Message) -> None:
+        """The reply came on shell or control."""
+
+    def on_iopub(self, message: Message) -> None:
+        """Something that this request caused was published."""
+
+    def on_input(self, message: Message) -> None:
+        """The kernel asks for input on behalf of this request."""
+
+    def on_grace_over(self) -> None:
+        """IOPub was silent for so long that the missing half will not come."""
+
+    def on_end(self, ending: Ending) -> None:
+        """The connection ended; the request is no longer in the table."""
+
+
+# Requests that change nothing in the kernel, and so may be sent again.
+_REPEATABLE = frozenset(
+    f"{name}_request" for name in ("complete", "inspect", "is_complete", "history", "comm_info", "kernel_info")
+)
+
+
+class Reply(Request):
+    """A request that is done with its reply."""
+
+    __slots__ = ("_done", "_error", "_interrupts", "_message", "_reply")
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+        self._interrupts = 0
+        self._done = anyio.Event()
+        self._reply: Message | None = None
+        self._error: AnyKernelError | None = None
+
+    def send(self, router: Router) -> None:
+        """Send it, or send it again."""
+        self._interrupts = router.interrupts
+        router.send(self, self._message)
+
+    async def wait(self) -> Message:
+        """Wait for the reply; whoever waits no longer must call `Router.forget`."""
+        await self._done.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._reply is not None
+        return self._reply
+
+    def on_reply(self, message: Message) -> None:
+        self._reply = message
+        self.router.forget(self)
+        self._done.set()
+
+    def on_iopub(self, message: Message) -> None:
+        if message.msg_type == "status" and message.content.get("execution_state") == "idle":
+            self.router.half_done(self)
+
+    def on_grace_over(self) -> None:
+        msg_type = self.header["msg_type"]
+        if self._interrupts != self.router.interrupts and msg_type in _REPEATABLE:
+            # An interrupt meant for the cell before it may have hit this request instead.
+            self.router.forget(self)
+            header = {**self.header, "msg_id": self.router.new_header(msg_type)["msg_id"]}
+            self._message = msgspec.structs.replace(self._message, header=header)
+            self.send(self.router)
+            return
+        self._fail(
+            ProtocolError(
+                f"the kernel finished {msg_type!r} without a reply: "
+                "it does not know this request, or could not read its content"
+            )
+        )
+
+    def on_end(self, ending: Ending) -> None:
+        self._fail(ending(None))
+
+    def _fail(self, error: AnyKernelError) -> None:
+        self._error = error
+        self.router.forget(self)
+        self._done.set()
+
+
+class Router:
+    """The requests of one connection to one kernel process.
+
+    Args:
+        transport: carries the messages; the owner of both runs its readers and closes it.
+        on_iopub: called for every IOPub message, after the request it belongs to.
+    """
+
+    def __init__(self, transport: Transport, on_iopub: Callable[[Message], None]) -> None:
+        self.transport = transport
+        # Fresh for each connection: kernels route by it.
+        self.session = os.urandom(16).hex()
+        self.execution_state = "unknown"
+        """The kernel's ``"starting"``, ``"busy"`` or ``"idle"``, as last heard."""
+        self.ending: Ending | None = None
+        """Why the connection ended; None while it lasts."""
+        self.iopub_seen = anyio.Event()
+        """Set when IOPub is known to reach us: by the kernel's greeting, or by what one of our requests caused."""
+        self.ended = anyio.Event()
+        self.restart_announced = False
+        """Whether the kernel told everybody that somebody restarts it."""
+        self.interrupts = 0
+        """How many interrupts were sent to the kernel."""
+        self.dispatchers: list[Dispatcher] = []
+        """Told of the end before the requests are, so that nothing follows what fails."""
+        self._on_iopub = on_iopub
+        self._requests: dict[str, Request] = {}
+        self._half_done: dict[Request, float] = {}
+        self._half_done_added = anyio.Event()
+        self._iopub_time = 0.0
+        self._count = 0
+
+    def __len__(self) -> int:
+        """How many requests are in the table."""
+        return len(self._requests)
+
+    def new_header(self, msg_type: str, msg_id: str | None = None) -> dict[str, Any]:
+        """A header for a message of ours, with an id that no other message has."""
+        self._count += 1
+        return {
+            "msg_id": msg_id or f"{self.session}_{self._count}",
+            "msg_type": msg_type,
+            "username": "anykernel",
+            "session": self.session,
+            "date": datetime.now(timezone.utc).isoformat(),
+            "version": PROTOCOL_VERSION,
+        }
+
+    def send(self, request: Request, message: Message) -> None:
+        """Register a request and send it.
+
+        Raises:
+            ArgumentError: its content has no JSON form.
+            AnyKernelError: the connection has ended.
+        """
+        if self.ending is not None:
+            raise self.ending(None)
+        request.router = self
+        request.header = message.header
+        msg_id = message.msg_id
+        self._requests[msg_id] = request
+        try:
+            self.transport.send(message)
+        except BaseException:
+            self._requests.pop(msg_id, None)
+            raise
+
+    async def request(
+        self,
+        msg_type: str,
+        content: dict[str, Any],
+        *,
+        channel: str = "shell",
+        header: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+        buffers: Iterable[bytes | memoryview] = (),
+        parent: dict[str, Any] | None = None,
+    ) -> Message:
+        """Send a request and wait for its reply."""
+        reply = Reply(
+            Message(channel, header or self.new_header(msg_type), parent or {}, metadata or {}, content, tuple(buffers))
+        )
+        reply.send(self)
+        try:
+            return await reply.wait()
+        finally:
+            self.forget(reply)
+
+    def forget(self, request: Request) -> None:
+        """Take a request out of the table: it is done, or nobody waits for it any more."""
+        self._requests.pop(request.header["msg_id"], None)
+        self._half_done.pop(request, None)
+
+    def half_done(self, request: Request) -> None:
+        """Watch a request of which only the reply or only idle has come."""
+        self._half_done[request] = time.monotonic()
+        self._half_done_added.set()
+
+    def deliver(self, message: Message) -> None:
+        """Hand a received message to whom it belongs to."""
+        try:
+            parent_id = message.parent_id
+            request = self._requests.get(parent_id) if parent_id is not None else None
+            if message.channel == "iopub":
+                self._iopub_time = time.monotonic()
+                if message.msg_type == "status":
+                    self._on_status(message)
+                if request is not None:
+                    self.iopub_seen.set()
+                    request.on_iopub(message)
+                elif message.msg_type == "iopub_welcome":
+                    self.iopub_seen.set()
+                elif message.msg_type == "shutdown_reply":
+                    self.restart_announced = message.content.get("restart") is True
+                self._on_iopub(message)
+            elif request is None:
+                self._drop("unknown", message)
+            elif message.channel == "stdin":
+                request.on_input(message)
+            else:
+                request.on_reply(message)
+        except ProtocolError as exc:
+            self._drop("content", message, exc)
+        except Exception:
+            # A bug of ours must not end the reading for everybody.
+            self.transport.dropped["error"] += 1
+            logger.exception("could not deliver %s on %s", message.msg_type, message.channel)
+
+    def _drop(self, reason: str, message: Message, exc: Exception | None = None) -> None:
+        self.transport.dropped[reason] += 1
+        logger.debug("dropped %s on %s: bad %s (%s)", message.msg_type, message.channel, reason, exc)
+
+    def _on_status(self, message: Message) -> None:
+        state = message.content.get("execution_state")
+        if not isinstance(state, str):
+            raise ProtocolError("a status message without a state")
+        self.execution_state = state
+
+    def end(self, ending: Ending) -> None:
+        """End the connection: every request fails, later ones are refused. The first reason stays."""
+        if self.ending is not None:
+            return
+        self.ending = ending
+        for dispatcher in self.dispatchers:
+            dispatcher.end(ending)
+        requests = list(self._requests.values())
+        self._requests.clear()
+        self._half_done.clear()
+        for request in requests:
+            request.on_end(ending)
+        self.ended.set()
+        self.iopub_seen.set()
+
+    async def watch(self) -> None:
+        """Tell half-done requests when their time is over, until cancelled."""
+        while True:
+            if not self._half_done:
+                self._half_done_added = anyio.Event()
+                await self._half_done_added.wait()
+            while self._half_done:
+                oldest = next(iter(self._half_done.values()))
+                left = max(oldest, self._iopub_time) + GRACE - time.monotonic()
+                if left > 0:
+                    await anyio.sleep(left)
+                    # If the event loop was late, the readers get to run before time is said to be over.
+                    await anyio.sleep(0.01)
+                    continue
+                request = next(iter(self._half_done))
+                del self._half_done[request]
+                request.on_grace_over()

@@ -1,0 +1,250 @@
+"""The ZMQ transport.
+
+How this works. libzmq signals a socket's readiness through a descriptor (``socket.FD``) that is edge-triggered
+*through libzmq*: any call on the socket, a send as well, may consume the edge that a waiting message set, and
+who then waits for the descriptor waits forever. So one class, `_Socket`, owns both directions of a socket, and
+keeps one rule: **no call on the socket is ever left without receiving until there is nothing more** (EAGAIN).
+The reader does so whenever it wakes. A send does so right after sending; only when it finds more than a burst,
+or the reader is inside this very loop further up the stack, does it leave the rest to the reader, awake. After
+EAGAIN the next message makes the descriptor readable again, so parking is safe.
+
+The sockets have no high-water marks: while our event loop is blocked, libzmq's own thread goes on receiving and
+nothing is lost, and sending never waits (which is why there is no send lock: one multipart send is one
+synchronous call, and a cancellation cannot come in between).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import anyio
+import anyio.lowlevel
+import zmq
+import zmq.backend
+from zmq.utils.monitor import parse_monitor_message
+
+from ._connection import ConnectionInfo
+from ._exceptions import ArgumentError, ConnectionClosedError, KernelStartError
+from ._messages import Message
+from ._transport import Deliver
+from ._wire import BadMessageError, Codec, Frame
+
+__all__ = ["ZmqTransport"]
+
+logger = logging.getLogger("anykernel")
+
+# Plain ints and the backend's own methods: zmq.Socket.send_multipart costs 10 us for six frames, the same sends
+# through the backend 1.2 us; recv_multipart asks for RCVMORE as an option (7.6 us), frames know it (4.5 us).
+_NOBLOCK = int(zmq.NOBLOCK)
+_SNDMORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+
+# Messages that a send receives on the way, at most; and that a reader takes before it lets other tasks run.
+_SEND_BURST = 64
+_READ_BURST = 512
+# Frames from this size on (bytes) are not copied out of libzmq's memory but viewed there.
+_VIEW_SIZE = 64 * 1024
+
+_KINDS = {"shell": zmq.DEALER, "control": zmq.DEALER, "stdin": zmq.DEALER, "iopub": zmq.SUB, "hb": zmq.DEALER}
+
+
+class _Socket:
+    """One ZMQ socket, both ways; see the head of this module for the rule it keeps."""
+
+    def __init__(self, socket: zmq.Socket[bytes], on_frames: Callable[[list[Frame]], None] | None = None) -> None:
+        self._socket = socket
+        self._fd: int = socket.FD
+        self._backend_send = zmq.backend.Socket.send.__get__(socket)
+        self._backend_recv = zmq.backend.Socket.recv.__get__(socket)
+        self._receiving = False
+        self._parked: anyio.CancelScope | None = None
+        self.on_frames = on_frames
+        """Takes each received message; set before anything is sent or read. Must not raise."""
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Send one multipart message, and receive what the send may have hidden from the reader."""
+        if self._socket.closed:
+            raise ConnectionClosedError("the connection is closed")
+        for frame in frames[:-1]:
+            self._backend_send(frame, _SNDMORE)
+        self._backend_send(frames[-1], _NOBLOCK)
+        # While the receive loop is running further up the stack, it receives until EAGAIN itself.
+        # (The reader receives first thing when it starts.)
+        if self._receiving or self.on_frames is None:
+            return
+        if not self._receive(_SEND_BURST) and self._parked is not None:
+            self._parked.cancel()
+
+    def _receive(self, limit: int) -> bool:
+        """Receive up to ``limit`` messages; True when there is nothing more, False when there may be."""
+        assert self.on_frames is not None
+        recv, on_frames = self._backend_recv, self.on_frames
+        self._receiving = True
+        try:
+            for _ in range(limit):
+                try:
+                    frame = recv(_NOBLOCK, False)
+                except zmq.Again:
+                    return True
+                frames = [_data(frame)]
+                while frame.more:
+                    # Multipart messages arrive whole: this never waits.
+                    frame = recv(_NOBLOCK, False)
+                    frames.append(_data(frame))
+                on_frames(frames)
+            return False
+        finally:
+            self._receiving = False
+
+    def drain(self) -> None:
+        """Receive all there is, now."""
+        if not self._receiving:
+            while not self._receive(_READ_BURST):
+                pass
+
+    async def read(self) -> None:
+        """Receive until cancelled."""
+        while True:
+            if self._receive(_READ_BURST):
+                # No checkpoint between the EAGAIN above and being parked: a send in between would find
+                # nobody to wake.
+                with anyio.CancelScope() as self._parked:
+                    await anyio.wait_readable(self._fd)
+                self._parked = None
+            else:
+                await anyio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+
+
+def _data(frame: zmq.Frame) -> Frame:
+    return frame.bytes if len(frame) < _VIEW_SIZE else frame.buffer
+
+
+class ZmqTransport:
+    """A connection to a kernel over TCP or IPC, as `anykernel._transport.Transport` describes it.
+
+    Args:
+        info: where the kernel listens.
+        reconnect_interval: milliseconds between attempts to connect while nothing listens there yet.
+
+    Raises:
+        KernelStartError: the connection information cannot be used.
+    """
+
+    channels: tuple[str, ...] = ("shell", "control", "iopub", "stdin", "hb", "monitor")
+
+    def __init__(self, info: ConnectionInfo, *, reconnect_interval: int = 100) -> None:
+        try:
+            self._codec = Codec(info.key.encode(), info.signature_scheme)
+        except ValueError as exc:
+            raise KernelStartError(str(exc)) from exc
+        self.dropped: Counter[str] = Counter()
+        self.mistrusted = anyio.Event()
+        self._handshake = anyio.Event()
+        self._disconnected = anyio.Event()
+        self._echo = anyio.Event()
+        self._beat_payload = b""
+        # What the ROUTERs know us by. Fresh, or the kernel would send an earlier client's replies here; and
+        # the same on shell and stdin, or input requests would not find us.
+        self._identity = os.urandom(16).hex().encode()
+        self._context = zmq.Context()
+        self._sockets: dict[str, _Socket] = {}
+        try:
+            curve_keys = zmq.curve_keypair() if info.curve_publickey else None
+            for channel, kind in _KINDS.items():
+                socket = self._context.socket(kind)
+                self._sockets[channel] = _Socket(socket, self._on_echo if channel == "hb" else None)
+                socket.linger = 0
+                socket.rcvhwm = socket.sndhwm = 0
+                socket.reconnect_ivl = reconnect_interval
+                if kind == zmq.SUB:
+                    # The kernel greets each new topic (JEP 65), so one that nobody else can have brings a
+                    # greeting even where other clients hold the subscription to everything.
+                    socket.subscribe(b"")
+                    socket.subscribe(b"anykernel-" + self._identity)
+                else:
+                    socket.setsockopt(zmq.IDENTITY, self._identity)
+                if curve_keys is not None:
+                    assert info.curve_publickey is not None
+                    socket.curve_publickey, socket.curve_secretkey = curve_keys
+                    socket.curve_serverkey = info.curve_publickey.encode()
+                if channel == "stdin":
+                    # An input request to a peer whose handshake is not done is silently lost, and no message
+                    # tells when that is; so this one socket is watched. It also tells when the kernel goes.
+                    events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+                    monitor = _Socket(socket.get_monitor_socket(events), self._on_monitor)
+                    self._sockets["monitor"] = monitor
+                socket.connect(info.address(channel))
+        except (zmq.ZMQError, OSError, ValueError) as exc:
+            self.close()
+            raise KernelStartError(f"cannot connect to {info.address('shell')}: {exc}") from exc
+
+    def send(self, message: Message) -> None:
+        try:
+            frames = self._codec.encode(message)
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise ArgumentError(f"{message.msg_type} cannot be sent as JSON: {exc}") from exc
+        try:
+            self._sockets[message.channel].send(frames)
+        except zmq.ZMQError as exc:
+            raise ConnectionClosedError(f"cannot send to the kernel: {exc}") from exc
+
+    async def read(self, channel: str, deliver: Deliver) -> None:
+        decode, dropped = self._codec.decode, self.dropped
+
+        def on_frames(frames: list[Frame]) -> None:
+            try:
+                message = decode(channel, frames)
+            except BadMessageError as exc:
+                reason = str(exc)
+                dropped[reason] += 1
+                if reason == "signature":
+                    self.mistrusted.set()
+                logger.debug("dropped a message on %s: bad %s", channel, reason)
+            else:
+                deliver(message)
+
+        socket = self._sockets[channel]
+        if socket.on_frames is None:
+            socket.on_frames = on_frames
+        await socket.read()
+
+    async def connected(self) -> None:
+        await self._handshake.wait()
+
+    async def disconnected(self) -> None:
+        await self._disconnected.wait()
+
+    def _on_monitor(self, frames: list[Frame]) -> None:
+        event = parse_monitor_message([bytes(frame) for frame in frames])["event"]
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._handshake.set()
+        elif self._handshake.is_set():
+            self._disconnected.set()
+
+    async def beat(self, timeout: float) -> bool:
+        self._echo = anyio.Event()
+        self._beat_payload = str(time.monotonic_ns()).encode()
+        # An empty frame first, which is what a REQ socket would send.
+        self._sockets["hb"].send([b"", self._beat_payload])
+        with anyio.move_on_after(timeout):
+            await self._echo.wait()
+            return True
+        # If it was our event loop that was late, the echo may be waiting.
+        self._sockets["hb"].drain()
+        return self._echo.is_set()
+
+    def _on_echo(self, frames: list[Frame]) -> None:
+        if frames[-1] == self._beat_payload:
+            self._echo.set()
+
+    def close(self) -> None:
+        for socket in self._sockets.values():
+            socket.close()
+        # Sockets do not linger, so this does not wait.
+        self._context.term()

@@ -1,0 +1,100 @@
+"""Fixtures of all tests, and the rules they keep.
+
+- Every async test runs on asyncio, asyncio with uvloop, and trio.
+- Every test leaves nothing behind: a fixture compares processes (orphans included), descriptors, threads and
+  temporary directories with those before. Whatever is left fails the test.
+- No test waits without a bound: `fail_after` is around each. No sleep stands in for synchronisation.
+- What a real kernel can be made to do is tested with a real kernel; the rest with `scripted`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+BACKENDS = [
+    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+    pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+    pytest.param(("trio", {}), id="trio"),
+]
+
+# Seconds that what was killed gets to disappear from the process table.
+SETTLE = 2.0
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request):
+    return request.param
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment(tmp_path_factory) -> Iterator[None]:
+    """A home of their own for the kernels, and us as the heir of every orphan, so that none is overlooked."""
+    os.environ["IPYTHONDIR"] = str(tmp_path_factory.mktemp("ipython"))
+    # Kernelspecs come from the environment the tests run in, and from nowhere else.
+    os.environ["JUPYTER_PATH"] = str(Path(sys.prefix) / "share" / "jupyter")
+    if sys.platform == "linux":
+        pr_set_child_subreaper = 36
+        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+    yield
+
+
+def _children() -> set[int]:
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE and process.ppid() == os.getpid():
+                os.waitpid(process.pid, os.WNOHANG)  # inherited, and dead
+            else:
+                found.add(process.pid)
+        except (psutil.NoSuchProcess, ChildProcessError):
+            continue
+    return found
+
+
+def _descriptors() -> dict[str, str]:
+    found = {}
+    for fd in Path("/proc/self/fd").iterdir():
+        try:
+            found[fd.name] = str(fd.readlink())
+        except OSError:
+            continue  # the one that listed the directory
+    return found
+
+
+def _threads() -> set[str]:
+    # Those that wait for work are the event loops' own and end by themselves: trio's after 10 s.
+    return {t.name for t in threading.enumerate() if not t.name.startswith(("Trio thread", "AnyIO worker"))}
+
+
+def _files() -> set[str]:
+    return {path.name for path in Path(tempfile.gettempdir()).glob("anykernel-*")}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    before = _children(), _descriptors(), _threads(), _files()
+    yield
+    deadline = time.monotonic() + SETTLE
+    while True:
+        left = {
+            "processes": [psutil.Process(pid).cmdline() for pid in _children() - before[0] if psutil.pid_exists(pid)],
+            "descriptors": [v for k, v in _descriptors().items() if k not in before[1]],
+            "threads": sorted(_threads() - before[2]),
+            "files": sorted(_files() - before[3]),
+        }
+        if not any(left.values()):
+            return
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)  # not for synchronisation: the kernel's process table has no event to wait for
+    pytest.fail(f"left behind: { {k: v for k, v in left.items() if v} }")
