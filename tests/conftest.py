@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import uvloop
 
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
@@ -45,6 +47,13 @@ def environment(tmp_path_factory) -> Iterator[None]:
     if sys.platform == "linux":
         pr_set_child_subreaper = 36
         ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+
+    async def spawn() -> None:
+        await (await asyncio.create_subprocess_exec("true")).wait()
+
+    # libuv makes one pipe for the whole process, at its first spawn.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(spawn())
     yield
 
 
