@@ -379,9 +379,12 @@ class _Restart:
 class Connected(Owner):
     """Uses a kernel that is somebody else's."""
 
-    def __init__(self, info: ConnectionInfo, tasks: TaskGroup, **options: Any) -> None:
+    def __init__(
+        self, info: ConnectionInfo, tasks: TaskGroup, open_transport: Callable[[], Transport], **options: Any
+    ) -> None:
         super().__init__(tasks, **options)
         self._info = info
+        self._open_transport = open_transport
 
     async def interrupt(self, connection: Connection) -> None:
         # Only the request reaches a process that may be anywhere; ipykernel takes it whatever its kernelspec says.
@@ -406,7 +409,7 @@ class Connected(Owner):
         self.close()
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
-        transport = ZmqTransport(self._info)
+        transport = self._open_transport()
 
         async def watch(router: Router) -> None:
             await transport.disconnected()

@@ -15,6 +15,7 @@ from ._kernel import Kernel
 from ._kernelspec import resolve_kernel
 from ._lifecycle import Connected, Launched
 from ._tasks import open_task_group
+from ._zmq import ZmqTransport
 
 if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
@@ -132,7 +133,7 @@ async def connect_kernel(
     info = load_connection(connection)
     async with open_task_group() as tasks:
         owner = Connected(
-            info, tasks,
+            info, tasks, lambda: ZmqTransport(info),
             startup_timeout=startup_timeout, shutdown_timeout=shutdown_timeout,
             interrupt_timeout=interrupt_timeout, output_limit=output_limit, max_in_flight=max_in_flight,
             heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses,

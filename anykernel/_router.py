@@ -158,6 +158,7 @@ class Router:
         """How many interrupts were sent to the kernel."""
         self.dispatchers: list[Dispatcher] = []
         """Told of the end before the requests are, so that nothing follows what fails."""
+        self._iopub_known = False
         self._on_iopub = on_iopub
         self._requests: dict[str, Request] = {}
         self._half_done: dict[Request, float] = {}
@@ -241,12 +242,15 @@ class Router:
                 if message.msg_type == "status":
                     self._on_status(message)
                 if request is not None:
-                    self.iopub_seen.set()
                     request.on_iopub(message)
-                elif message.msg_type == "iopub_welcome":
-                    self.iopub_seen.set()
                 elif message.msg_type == "shutdown_reply":
                     self.restart_announced = message.content.get("restart") is True
+                if not self._iopub_known:
+                    # By session, not by request: that may be done before its status comes.
+                    ours = message.parent_header.get("session") == self.session
+                    if ours or message.msg_type == "iopub_welcome":
+                        self._iopub_known = True
+                        self.iopub_seen.set()
                 self._on_iopub(message)
             elif request is None:
                 self._drop("unknown", message)

@@ -16,6 +16,7 @@ import anyio.lowlevel
 
 from ._exceptions import ConnectionClosedError
 from ._messages import Message
+from ._wire import encode_parts
 
 __all__ = ["Deliver", "MemoryTransport", "Transport"]
 
@@ -82,6 +83,7 @@ class MemoryTransport:
     def send(self, message: Message) -> None:
         if self._closed:
             raise ConnectionClosedError("the connection is closed")
+        encode_parts(message)  # for what it refuses
         self._to_kernel.send_nowait(message)
 
     async def read(self, channel: str, deliver: Deliver) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from ._exceptions import ArgumentError
 from ._messages import Message
 
 DELIMITER = b"<IDS|MSG>"
@@ -67,6 +68,18 @@ def dumps(value: Any) -> bytes:
         return json.dumps(msgspec.to_builtins(value)).encode()
 
 
+def encode_parts(message: Message) -> list[Frame]:
+    """The four JSON frames of a message, which are what is signed.
+
+    Raises:
+        ArgumentError: content or metadata hold something JSON has no form for.
+    """
+    try:
+        return [dumps(message.header), dumps(message.parent_header), dumps(message.metadata), dumps(message.content)]
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise ArgumentError(f"{message.msg_type} cannot be sent as JSON: {exc}") from exc
+
+
 class Codec:
     """Signs, verifies, encodes and decodes the messages of one connection.
 
@@ -99,14 +112,9 @@ class Codec:
         """The frames of a message, to be sent in one multipart send.
 
         Raises:
-            TypeError: content or metadata hold something JSON has no form for.
+            ArgumentError: content or metadata hold something JSON has no form for.
         """
-        parts: list[Frame] = [
-            dumps(message.header),
-            dumps(message.parent_header),
-            dumps(message.metadata),
-            dumps(message.content),
-        ]
+        parts = encode_parts(message)
         return [DELIMITER, self._sign(parts), *parts, *message.buffers]
 
     def decode(self, channel: str, frames: Sequence[Frame]) -> Message:

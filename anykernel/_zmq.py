@@ -28,7 +28,7 @@ import zmq.backend
 from zmq.utils.monitor import parse_monitor_message
 
 from ._connection import ConnectionInfo
-from ._exceptions import ArgumentError, ConnectionClosedError, KernelStartError
+from ._exceptions import ConnectionClosedError, KernelStartError
 from ._messages import Message
 from ._transport import Deliver
 from ._wire import BadMessageError, Codec, Frame
@@ -185,10 +185,7 @@ class ZmqTransport:
             raise KernelStartError(f"cannot connect to {info.address('shell')}: {exc}") from exc
 
     def send(self, message: Message) -> None:
-        try:
-            frames = self._codec.encode(message)
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise ArgumentError(f"{message.msg_type} cannot be sent as JSON: {exc}") from exc
+        frames = self._codec.encode(message)
         try:
             self._sockets[message.channel].send(frames)
         except zmq.ZMQError as exc:

@@ -3,7 +3,7 @@
 - Every async test runs on asyncio, asyncio with uvloop, and trio.
 - Every test leaves nothing behind: a fixture compares processes (orphans included), descriptors, threads and
   temporary directories with those before. Whatever is left fails the test.
-- No test waits without a bound: `fail_after` is around each. No sleep stands in for synchronisation.
+- No test waits without a bound: each gets a minute, or what its mark `limit` says. No sleep stands in for synchronisation.
 - What a real kernel can be made to do is tested with a real kernel; the rest with `scripted`.
 """
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
+import inspect
 import os
 import sys
 import tempfile
@@ -19,6 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import psutil
 import pytest
 import uvloop
@@ -33,14 +36,36 @@ BACKENDS = [
 SETTLE = 2.0
 
 
+# Seconds that a test may take, if it is not marked with `limit`.
+LIMIT = 60.0
+
+
+def pytest_collection_modifyitems(items) -> None:
+    for item in items:
+        if inspect.iscoroutinefunction(getattr(item, "obj", None)):
+            marker = item.get_closest_marker("limit")
+            item.obj = _bounded(item.obj, marker.args[0] if marker else LIMIT)
+
+
+def _bounded(test, limit: float):
+    @functools.wraps(test)
+    async def wrapper(*args, **kwargs):
+        with anyio.fail_after(limit):
+            await test(*args, **kwargs)
+
+    return wrapper
+
+
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request):
     return request.param
 
 
 @pytest.fixture(scope="session", autouse=True)
-def environment(tmp_path_factory) -> Iterator[None]:
+def environment(tmp_path_factory) -> None:
     """A home of their own for the kernels, and us as the heir of every orphan, so that none is overlooked."""
+    os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("tmp"))
+    tempfile.tempdir = None  # so that TMPDIR is looked at again
     os.environ["IPYTHONDIR"] = str(tmp_path_factory.mktemp("ipython"))
     # Kernelspecs come from the environment the tests run in, and from nowhere else.
     os.environ["JUPYTER_PATH"] = str(Path(sys.prefix) / "share" / "jupyter")
@@ -54,7 +79,6 @@ def environment(tmp_path_factory) -> Iterator[None]:
     # libuv makes one pipe for the whole process, at its first spawn.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(spawn())
-    yield
 
 
 def _children() -> set[int]:

@@ -1,0 +1,303 @@
+"""The requests that a shell of the kernel answers, as methods: the main shell's and each subshell's."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from ._exceptions import ArgumentError, UnsupportedError
+from ._execution import Execution, OnOutput, StdinHandler
+from ._messages import (
+    CommInfoReply,
+    CompleteReply,
+    HistoryReply,
+    InspectReply,
+    IsCompleteReply,
+    KernelInfo,
+    Message,
+    error_of,
+    read_reply,
+)
+from ._result import Result
+
+if TYPE_CHECKING:
+    from ._kernel import Connection, Kernel
+
+__all__ = ["Shell"]
+
+
+class Shell:
+    """The requests that a shell of the kernel answers; any number of tasks may call them at once."""
+
+    _kernel: Kernel
+
+    async def _connected(self) -> Connection:
+        return await self._kernel._wait_connection()
+
+    async def execute(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+        user_expressions: Mapping[str, str] | None = None,
+        stop_on_error: bool = False,
+        stdin: StdinHandler | None = None,
+        check: bool = False,
+        on_output: OnOutput | None = None,
+    ) -> Result:
+        """Run code and wait until it has settled: its reply and all its output are here.
+
+        Executions of one shell run one after another, in the order of the calls. A caller that is cancelled
+        takes its code with it: queued code never runs, running code is interrupted, and the cancellation goes on
+        when the code has settled, after at most the kernel's ``interrupt_timeout``.
+
+        Args:
+            code: in the kernel's language.
+            timeout: seconds from this call, time in the queue included; then the code is stopped as above.
+            silent: leave out the execution count, the history and the last expression's value.
+            store_history: let the kernel put it into its history.
+            user_expressions: name to expression, evaluated after the code; see `Result.user_expressions`.
+            stop_on_error: if the code raises, let the kernel abort whatever executions it has in its queue, those
+                of other clients included.
+            stdin: answers `input()`; called in this task. Without it, `input()` raises in the kernel.
+            check: raise if the code raised, instead of returning a `Result` that says so.
+            on_output: called in this task with each output as it comes.
+
+        Raises:
+            ArgumentError: the code is no string, or another argument is unusable.
+            ExecutionError, ExecutionAbortedError: with ``check``.
+            ExecutionTimeoutError: after ``timeout``.
+            StdinError: the kernel asked and got no usable answer.
+            KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away.
+            ProtocolError: the kernel did not answer.
+        """
+        execution = await self._submit(
+            code, timeout, silent, store_history, user_expressions, stop_on_error, stdin, check, on_output
+        )
+        await execution._drive()
+        return execution._outcome()
+
+    async def submit(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+        user_expressions: Mapping[str, str] | None = None,
+        stop_on_error: bool = False,
+        stdin: StdinHandler | None = None,
+        check: bool = False,
+        on_output: OnOutput | None = None,
+    ) -> Execution:
+        """Queue code and return at once; it runs whatever becomes of the caller.
+
+        Takes what `execute` takes; ``stdin`` and ``on_output`` are called in a task of the kernel's. What they
+        raise stops the execution and is raised by `Execution.wait`.
+
+        Raises:
+            ArgumentError: the code is no string, or another argument is unusable.
+            KernelDiedError, ConnectionClosedError: there is no kernel to run it.
+        """
+        execution = await self._submit(
+            code, timeout, silent, store_history, user_expressions, stop_on_error, stdin, check, on_output
+        )
+        if execution._needs_driver:
+            self._kernel.start_soon(execution._drive_alone)
+        return execution
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+        user_expressions: Mapping[str, str] | None = None,
+        stop_on_error: bool = False,
+        stdin: StdinHandler | None = None,
+        check: bool = False,
+        on_output: OnOutput | None = None,
+    ) -> AsyncIterator[Execution]:
+        """Run code for the length of a block: ``async with kernel.stream(code) as execution``.
+
+        Takes and raises what `submit` does. Leaving the block before the code has settled cancels it, as
+        `Execution.cancel` does.
+        """
+        execution = await self.submit(
+            code,
+            timeout=timeout,
+            silent=silent,
+            store_history=store_history,
+            user_expressions=user_expressions,
+            stop_on_error=stop_on_error,
+            stdin=stdin,
+            check=check,
+            on_output=on_output,
+        )
+        try:
+            yield execution
+        finally:
+            if execution.state != "settled":
+                await execution.cancel()
+
+    async def _submit(
+        self,
+        code: str,
+        timeout: float | None,
+        silent: bool,
+        store_history: bool,
+        user_expressions: Mapping[str, str] | None,
+        stop_on_error: bool,
+        stdin: StdinHandler | None,
+        check: bool,
+        on_output: OnOutput | None,
+    ) -> Execution:
+        if not isinstance(code, str):
+            raise ArgumentError(f"code must be a str, not {type(code).__name__}")
+        if timeout is not None and not _is_duration(timeout):
+            raise ArgumentError(f"timeout must be None or seconds (a number >= 0), not {timeout!r}")
+        for name, function in (("stdin", stdin), ("on_output", on_output)):
+            if function is not None and not callable(function):
+                raise ArgumentError(f"{name} must be a function, not {function!r}")
+        connection = self._kernel._connection or await self._connected()
+        content = {
+            "code": code,
+            "silent": silent,
+            "store_history": store_history and not silent,
+            "user_expressions": dict(user_expressions or {}),
+            "allow_stdin": stdin is not None,
+            "stop_on_error": stop_on_error,
+        }
+        header = connection.router.new_header("execute_request")
+        execution = Execution(
+            self._kernel,
+            connection.dispatcher,
+            Message("shell", header, content=content),
+            timeout=timeout,
+            stdin=stdin,
+            check=check,
+            on_output=on_output,
+        )
+        connection.dispatcher.submit(execution)
+        return execution
+
+    async def request(
+        self,
+        msg_type: str,
+        content: dict[str, Any],
+        *,
+        channel: Literal["shell", "control"] = "shell",
+        metadata: dict[str, Any] | None = None,
+        buffers: Iterable[bytes | memoryview] | None = None,
+    ) -> Message:
+        """Send any request and wait for its reply; its outputs are in `Kernel.messages`.
+
+        Raises:
+            ArgumentError: the content has no JSON form, or there is no such channel for requests.
+            ProtocolError: the kernel finished it without a reply, as kernels do with requests they do not know.
+            KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away.
+        """
+        if channel not in ("shell", "control"):
+            raise ArgumentError(f"requests go on 'shell' or 'control', not {channel!r}")
+        if not (isinstance(msg_type, str) and isinstance(content, dict)):
+            raise ArgumentError("a request needs a str for its type and a dict for its content")
+        connection = await self._connected()
+        return await connection.router.request(
+            msg_type, content, channel=channel, metadata=metadata, buffers=buffers or ()
+        )
+
+    async def complete(self, code: str, cursor_pos: int | None = None) -> CompleteReply:
+        """Ask for completions at a position in the code (in code points; None means its end)."""
+        content = {"code": code, "cursor_pos": len(code) if cursor_pos is None else cursor_pos}
+        return read_reply((await self.request("complete_request", content)).content, CompleteReply)
+
+    async def inspect(self, code: str, cursor_pos: int | None = None, *, detail_level: int = 0) -> InspectReply:
+        """Ask about the object at a position in the code (in code points; None means its end).
+
+        ``detail_level`` 1 asks for more, such as the source.
+        """
+        position = len(code) if cursor_pos is None else cursor_pos
+        content = {"code": code, "cursor_pos": position, "detail_level": detail_level}
+        return read_reply((await self.request("inspect_request", content)).content, InspectReply)
+
+    async def is_complete(self, code: str) -> IsCompleteReply:
+        """Ask whether the code is ready to be run, or wants another line."""
+        return read_reply((await self.request("is_complete_request", {"code": code})).content, IsCompleteReply)
+
+    async def history(
+        self,
+        hist_access_type: Literal["tail", "range", "search"] = "tail",
+        *,
+        output: bool = False,
+        raw: bool = True,
+        n: int | None = 10,
+        session: int = 0,
+        start: int = 1,
+        stop: int | None = None,
+        pattern: str = "*",
+        unique: bool = False,
+    ) -> HistoryReply:
+        """Ask for what was run.
+
+        ``"tail"`` takes ``n``; ``"range"`` takes ``session`` (0 is this one, -1 the one before), ``start`` and
+        ``stop`` (line numbers, ``stop`` not included); ``"search"`` takes ``pattern`` (with ``*`` and ``?``),
+        ``n`` and ``unique``.
+        """
+        content: dict[str, Any] = {"hist_access_type": hist_access_type, "output": output, "raw": raw}
+        if hist_access_type == "range":
+            content |= {"session": session, "start": start, "stop": stop}
+        else:
+            content["n"] = n
+        if hist_access_type == "search":
+            content |= {"pattern": pattern, "unique": unique}
+        return read_reply((await self.request("history_request", content)).content, HistoryReply)
+
+    async def comm_info(self, target_name: str | None = None) -> CommInfoReply:
+        """Ask which comms are open, for one target or for all."""
+        content = {} if target_name is None else {"target_name": target_name}
+        return read_reply((await self.request("comm_info_request", content)).content, CommInfoReply)
+
+    async def kernel_info(self) -> KernelInfo:
+        """Ask the kernel what it is; `Kernel.info` has the answer it gave at the start."""
+        return read_reply((await self.request("kernel_info_request", {})).content, KernelInfo)
+
+    async def evaluate(self, expression: str) -> Any:
+        """Evaluate an expression, without leaving a trace in history or count.
+
+        Returns its value where that is a Python literal (numbers, text, bytes, None, and lists, tuples, sets and
+        dicts of them); otherwise its repr, a str. Kernels of other languages give their text for it.
+
+        Raises:
+            ExecutionError: the expression raised.
+            UnsupportedError: the kernel evaluates no user expressions.
+        """
+        if not isinstance(expression, str):
+            raise ArgumentError(f"expression must be a str, not {type(expression).__name__}")
+        is_python = (await self._connected()).kernel_info.language == "python"
+        # repr, because IPython's own text for a value leaves out the rest of long lists.
+        asked = f"__import__('builtins').repr((\n{expression}\n))" if is_python else expression
+        result = await self.execute("", silent=True, store_history=False, user_expressions={"value": asked}, check=True)
+        value = result.user_expressions.get("value")
+        if not isinstance(value, dict):
+            raise UnsupportedError("this kernel evaluates no user expressions")
+        if value.get("status") == "error":
+            raise error_of(value, result)
+        text = str((value.get("data") or {}).get("text/plain", ""))
+        if not is_python:
+            return text
+        try:
+            text = ast.literal_eval(text)
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return text
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value) and value >= 0

@@ -1,0 +1,1 @@
+"""How much of the client's time a kernel costs: ``python -m benchmarks`` from the repository's root."""

@@ -1,0 +1,91 @@
+"""A kernel that says what a test tells it to, over a transport in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from anykernel import ConnectionInfo, Kernel, Message
+from anykernel._lifecycle import Connected
+from anykernel._tasks import open_task_group
+from anykernel._transport import MemoryTransport
+
+INFO = {
+    "status": "ok",
+    "protocol_version": "5.4",
+    "implementation": "scripted",
+    "language_info": {"name": "python"},
+    "supported_features": ["kernel subshells"],
+}
+
+
+class Script:
+    """The kernel's side of a connection."""
+
+    def __init__(self, transport: MemoryTransport) -> None:
+        self.transport = transport
+
+    async def next(self, msg_type: str = "execute_request") -> Message:
+        """The client's next message, which must be of this type."""
+        message = await self.transport.receive()
+        assert message.msg_type == msg_type, message
+        return message
+
+    def nothing_sent(self) -> bool:
+        return self.transport._sent.statistics().current_buffer_used == 0
+
+    def status(self, request: Message | None, state: str) -> None:
+        self.publish(request, "status", execution_state=state)
+
+    def publish(self, request: Message | None, msg_type: str, **content: Any) -> None:
+        self.transport.answer(request, "iopub", msg_type, content, size=100)
+
+    def reply(self, request: Message, **content: Any) -> None:
+        reply_type = request.msg_type.replace("_request", "_reply")
+        self.transport.answer(request, request.channel, reply_type, {"status": "ok", **content})
+
+    def start(self, request: Message) -> None:
+        self.status(request, "busy")
+        self.publish(request, "execute_input", code=request.content["code"], execution_count=1)
+
+    def finish(self, request: Message, **content: Any) -> None:
+        self.reply(request, **content)
+        self.status(request, "idle")
+
+    def ask(self, request: Message, prompt: str = "? ", *, password: bool = False) -> None:
+        content = {"prompt": prompt, "password": password}
+        self.transport.answer(request, "stdin", "input_request", content)
+
+    async def greet(self) -> None:
+        """Get the client through its start."""
+        for _ in range(2):
+            request = await self.next("kernel_info_request")
+            self.status(request, "busy")
+            self.reply(request, **INFO)
+            self.status(request, "idle")
+
+
+@asynccontextmanager
+async def scripted_kernel(**options: Any) -> AsyncIterator[tuple[Kernel, Script]]:
+    transport = MemoryTransport()
+    info = ConnectionInfo(shell_port=1, iopub_port=2, stdin_port=3, control_port=4, hb_port=5)
+    defaults: dict[str, Any] = {
+        "startup_timeout": 5,
+        "shutdown_timeout": 1,
+        "interrupt_timeout": 5,
+        "output_limit": 2**20,
+        "max_in_flight": 1,
+        "heartbeat_interval": 3,
+        "heartbeat_misses": 4,
+    }
+    async with open_task_group() as tasks:
+        owner = Connected(info, tasks, lambda: transport, **{**defaults, **options})
+        script = Script(transport)
+        tasks.start_soon(script.greet)
+        await tasks.start(owner.run)
+        try:
+            yield owner.kernel, script
+        finally:
+            owner.close()
+            tasks.cancel_scope.cancel()

@@ -1,0 +1,671 @@
+"""Executions against a scripted kernel: what kernels do in orders that cannot be had from a real one at will."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+import anykernel._execution
+import anykernel._router
+from anykernel import (
+    ArgumentError,
+    ConnectionClosedError,
+    ExecutionAbortedError,
+    ExecutionError,
+    ExecutionTimeoutError,
+    KernelDiedError,
+    KernelRestartedError,
+    ProtocolError,
+    StdinError,
+    Stream,
+)
+
+from .scripted import scripted_kernel
+
+
+@pytest.fixture(autouse=True)
+def short_grace(monkeypatch):
+    monkeypatch.setattr(anykernel._router, "GRACE", 0.4)
+    monkeypatch.setattr(anykernel._execution, "INTERRUPT_INTERVAL", 0.1)
+    monkeypatch.setattr(anykernel._execution, "START_GRACE", 0.02)
+
+
+pytestmark = pytest.mark.limit(20)
+
+
+def router(kernel):
+    return kernel._connection.router
+
+
+async def settled_turns():
+    """Let every task that can run do so."""
+    await anyio.wait_all_tasks_blocked()
+
+
+@pytest.mark.parametrize("reply_first", [True, False])
+async def test_an_execution_is_done_at_reply_and_idle_in_either_order(reply_first):
+    async with scripted_kernel() as (kernel, script):
+        execution = await kernel.submit("code")
+        assert execution.state == "sent"
+        request = await script.next()
+        script.start(request)
+        script.publish(request, "stream", name="stdout", text="out")
+        await settled_turns()
+        assert execution.state == "running"
+        steps = [lambda: script.reply(request, execution_count=7), lambda: script.status(request, "idle")]
+        first, second = steps if reply_first else reversed(steps)
+        first()
+        await settled_turns()
+        assert execution.state == "running"
+        second()
+        result = await execution.wait()
+        assert (result.ok, result.complete, result.execution_count, result.stdout) == (True, True, 7, "out")
+        assert result.duration is not None
+        assert len(router(kernel)) == 0
+
+
+async def test_a_reply_whose_idle_never_comes_ends_after_a_silence_and_says_incomplete():
+    async with scripted_kernel() as (kernel, script):
+        execution = await kernel.submit("code")
+        request = await script.next()
+        script.start(request)
+        script.reply(request)
+        result = await execution.wait()
+        assert (result.ok, result.complete) == (True, False)
+        assert len(router(kernel)) == 0
+
+
+async def test_output_that_still_comes_holds_the_end_of_a_reply_without_idle_back():
+    async with scripted_kernel() as (kernel, script):
+        execution = await kernel.submit("code")
+        request = await script.next()
+        script.start(request)
+        script.reply(request)
+        for _ in range(4):
+            await anyio.sleep(0.2)  # half of the silence that would end it
+            script.publish(request, "stream", name="stdout", text=".")
+        assert execution.state == "running"
+        script.status(request, "idle")
+        assert (await execution.wait()).stdout == "...."
+        assert execution.result.complete
+
+
+async def test_idle_without_a_reply_is_an_error_not_a_hang():
+    async with scripted_kernel() as (kernel, script):
+        execution = await kernel.submit("code")
+        request = await script.next()
+        script.start(request)
+        script.publish(request, "stream", name="stdout", text="partial")
+        script.status(request, "idle")
+        with pytest.raises(ProtocolError) as caught:
+            await execution.wait()
+        assert caught.value.result.stdout == "partial"
+
+        async with anyio.create_task_group() as tasks:
+
+            async def unknown():
+                with pytest.raises(ProtocolError, match="odd_request"):
+                    await kernel.request("odd_request", {})
+
+            tasks.start_soon(unknown)
+            request = await script.next("odd_request")
+            script.status(request, "busy")
+            script.status(request, "idle")
+        assert len(router(kernel)) == 0
+
+
+async def test_second_replies_late_replies_and_unknown_replies_are_counted_and_dropped():
+    async with scripted_kernel() as (kernel, script):
+        dropped = script.transport.dropped
+        before = dropped["unknown"]
+        execution = await kernel.submit("code")
+        request = await script.next()
+        script.start(request)
+        script.reply(request, execution_count=1)
+        script.reply(request, execution_count=2)
+        script.status(request, "idle")
+        assert (await execution.wait()).execution_count == 1
+        assert dropped["repeated"] == 1
+        script.reply(request)
+        script.transport.answer(None, "shell", "execute_reply", {"status": "ok"})
+        await settled_turns()
+        assert dropped["unknown"] == before + 2
+
+
+@pytest.mark.parametrize(
+    ("msg_type", "content"),
+    [
+        ("stream", {"name": "stdout"}),
+        ("stream", {"name": "stdout", "text": 5}),
+        ("display_data", {}),
+        ("execute_result", {"data": "text"}),
+        ("update_display_data", {"data": 1}),
+        ("status", {}),
+        ("status", {"execution_state": {}}),
+    ],
+)
+async def test_malformed_content_is_counted_and_the_readers_live_on(msg_type, content):
+    async with scripted_kernel() as (kernel, script):
+        execution = await kernel.submit("code")
+        request = await script.next()
+        script.start(request)
+        script.publish(request, msg_type, **content)
+        script.publish(request, "stream", name="stdout", text="after")
+        script.finish(request)
+        assert (await execution.wait()).stdout == "after"
+        assert script.transport.dropped["content"] >= 1
+        assert script.transport.dropped["error"] == 0
+
+
+async def test_executions_are_sent_one_at_a_time_in_order():
+    async with scripted_kernel() as (kernel, script):
+        executions = [await kernel.submit(f"code {i}") for i in range(5)]
+        assert [e.state for e in executions] == ["sent"] + 4 * ["queued"]
+        for i, execution in enumerate(executions):
+            request = await script.next()
+            assert request.content["code"] == f"code {i}"
+            await settled_turns()
+            assert script.nothing_sent()
+            script.start(request)
+            script.finish(request)
+            await execution.wait()
+
+
+async def test_a_larger_max_in_flight_pipelines():
+    async with scripted_kernel(max_in_flight=3) as (kernel, script):
+        executions = [await kernel.submit("code") for _ in range(5)]
+        assert [e.state for e in executions] == 3 * ["sent"] + 2 * ["queued"]
+        for execution in executions:
+            request = await script.next()
+            script.start(request)
+            script.finish(request)
+            await execution.wait()
+
+
+async def test_a_long_queue_is_sent_without_recursion():
+    async with scripted_kernel() as (kernel, _):
+        executions = [await kernel.submit("code") for _ in range(3000)]
+        router(kernel).end(lambda result: KernelDiedError("gone", result=result))
+        for execution in executions:
+            with pytest.raises(KernelDiedError):
+                await execution.wait()
+
+
+async def test_queued_code_that_is_cancelled_is_never_sent():
+    async with scripted_kernel() as (kernel, script):
+        first = await kernel.submit("first")
+        with anyio.move_on_after(0.05) as scope:
+            await kernel.execute("second")
+        assert scope.cancelled_caught
+        with pytest.raises(ExecutionTimeoutError, match="queued") as caught:
+            await kernel.execute("third", timeout=0.05)
+        assert caught.value.settled
+        assert caught.value.result.status == "aborted"
+        fourth = await kernel.submit("fourth")
+        assert await fourth.cancel()
+        assert (await fourth.wait()).status == "aborted"
+        with pytest.raises(ExecutionAbortedError):
+            fourth.result.raise_for_error()
+        request = await script.next()
+        script.start(request)
+        script.finish(request)
+        await first.wait()
+        await settled_turns()
+        assert script.nothing_sent()
+
+
+async def test_sent_code_is_interrupted_only_once_it_runs():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        execution = await kernel.submit("code")
+        request = await script.next()
+        tasks.start_soon(execution.cancel)
+        await anyio.sleep(0.2)  # far longer than an interrupt would take
+        assert script.nothing_sent()
+        script.status(request, "busy")
+        interrupt = await script.next("interrupt_request")
+        assert interrupt.channel == "control"
+        script.reply(interrupt)
+        script.finish(request, status="error", ename="KeyboardInterrupt", evalue="")
+        assert (await execution.wait()).error.ename == "KeyboardInterrupt"
+
+
+async def test_the_next_code_waits_until_the_interrupt_is_known_to_be_over():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        execution = await kernel.submit("code")
+        following = await kernel.submit("following")
+        request = await script.next()
+        script.start(request)
+        tasks.start_soon(execution.cancel)
+        interrupt = await script.next("interrupt_request")
+        # It settles by itself before the interrupt is delivered.
+        script.finish(request)
+        await execution.wait()
+        await settled_turns()
+        assert following.state == "queued"
+        script.reply(interrupt)
+        request = await script.next()
+        assert request.content["code"] == "following"
+        script.start(request)
+        script.finish(request)
+        assert (await following.wait()).ok
+        assert script.nothing_sent()
+
+
+async def test_settled_code_is_not_interrupted():
+    async with scripted_kernel() as (kernel, script):
+        execution = await kernel.submit("code")
+        request = await script.next()
+        script.start(request)
+        script.finish(request)
+        await execution.wait()
+        assert await execution.cancel()
+        assert script.nothing_sent()
+
+
+async def test_code_that_ignores_interrupts_gets_more_and_its_caller_is_told():
+    async with scripted_kernel(interrupt_timeout=0.5) as (kernel, script), anyio.create_task_group() as tasks:
+        interrupts = 0
+
+        async def kernel_side():
+            nonlocal interrupts
+            request = await script.next()
+            script.start(request)
+            script.publish(request, "stream", name="stdout", text="partial")
+            while True:
+                interrupt = await script.next("interrupt_request")
+                interrupts += 1
+                script.reply(interrupt)
+
+        tasks.start_soon(kernel_side)
+        with pytest.raises(ExecutionTimeoutError, match="ignored interrupts") as caught:
+            await kernel.execute("code", timeout=0.05)
+        assert not caught.value.settled
+        assert caught.value.result.stdout == "partial"
+        assert interrupts > 2
+        tasks.cancel_scope.cancel()
+
+
+async def test_code_runs_again_when_what_ignored_the_interrupt_is_done():
+    async with scripted_kernel(interrupt_timeout=0.1) as (kernel, script):
+        async with anyio.create_task_group() as tasks:
+
+            async def kernel_side():
+                nonlocal request
+                request = await script.next()
+                script.start(request)
+                await script.next("interrupt_request")
+
+            request = None
+            tasks.start_soon(kernel_side)
+            with pytest.raises(ExecutionTimeoutError):
+                await kernel.execute("code", timeout=0.05)
+            tasks.cancel_scope.cancel()
+        following = await kernel.submit("following")
+        assert following.state == "queued"
+        script.finish(request)
+        request = await script.next()
+        assert request.content["code"] == "following"
+        script.start(request)
+        script.finish(request)
+        assert (await following.wait()).ok
+        assert len(router(kernel)) == 0
+
+
+async def test_code_that_starts_after_its_canceller_gave_up_is_interrupted_then():
+    async with scripted_kernel(interrupt_timeout=0.1) as (kernel, script):
+        execution = await kernel.submit("code")
+        request = await script.next()
+        assert not await execution.cancel()
+        assert script.nothing_sent()
+        script.start(request)
+        interrupt = await script.next("interrupt_request")
+        script.reply(interrupt)
+        script.finish(request, status="error", ename="KeyboardInterrupt", evalue="")
+        await execution.wait()
+
+
+async def test_a_request_that_an_interrupt_hit_by_accident_is_asked_again():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        replies = []
+
+        async def complete():
+            replies.append(await kernel.complete("x"))
+
+        tasks.start_soon(complete)
+        request = await script.next("complete_request")
+        tasks.start_soon(kernel.interrupt)
+        script.reply(await script.next("interrupt_request"))
+        script.status(request, "busy")
+        script.status(request, "idle")  # as ipykernel does when a KeyboardInterrupt ends the handler
+        again = await script.next("complete_request")
+        assert again.msg_id != request.msg_id
+        script.reply(again, matches=["xylophone"])
+        with anyio.fail_after(5):
+            while not replies:
+                await anyio.lowlevel.checkpoint()
+        assert replies[0].matches == ["xylophone"]
+        assert len(router(kernel)) == 0
+
+
+async def test_an_abandoned_request_leaves_the_table():
+    async with scripted_kernel() as (kernel, script):
+        with anyio.move_on_after(0.05):
+            await kernel.complete("x")
+        assert len(router(kernel)) == 0
+        await script.next("complete_request")
+
+
+async def test_the_timeout_counts_no_longer_once_the_code_has_settled():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        seen = []
+
+        async def slow(output):
+            await anyio.sleep(0.3)
+            seen.append(output.text)
+
+        async def kernel_side():
+            request = await script.next()
+            script.start(request)
+            script.publish(request, "stream", name="stdout", text="a")
+            script.publish(request, "stream", name="stderr", text="b")
+            script.finish(request)
+
+        tasks.start_soon(kernel_side)
+        result = await kernel.execute("code", timeout=0.2, on_output=slow)
+        assert result.ok
+        assert seen == ["a", "b"]
+
+
+async def test_what_on_output_raises_stops_the_code_and_reaches_the_caller_bare():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+
+        def broken(output):
+            raise LookupError("mine")
+
+        async def kernel_side():
+            for _ in range(2):
+                request = await script.next()
+                script.start(request)
+                script.publish(request, "stream", name="stdout", text="a")
+                script.reply(await script.next("interrupt_request"))
+                script.finish(request, status="error", ename="KeyboardInterrupt", evalue="")
+
+        tasks.start_soon(kernel_side)
+        with pytest.raises(LookupError, match="mine"):
+            await kernel.execute("code", on_output=broken)
+        execution = await kernel.submit("code", on_output=broken)
+        with pytest.raises(LookupError, match="mine"):
+            await execution.wait()
+
+
+async def test_stdin_handlers_plain_async_raising_and_wrong():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        answers = []
+        asked = []
+
+        async def kernel_side():
+            while True:
+                request = await script.next()
+                script.start(request)
+                script.ask(request, "name: ", password=True)
+                message = await script.transport.receive()
+                if message.msg_type == "input_reply":
+                    answers.append((message.channel, message.content["value"], message.parent_id == request.msg_id))
+                    script.finish(request)
+                else:
+                    script.reply(message)
+                    script.finish(request, status="error", ename="KeyboardInterrupt", evalue="")
+
+        def plain(prompt, password):
+            asked.append((prompt, password))
+            return "plain"
+
+        async def slow(prompt, password):
+            await anyio.lowlevel.checkpoint()
+            return "slow"
+
+        def end(prompt, password):
+            raise EOFError
+
+        def broken(prompt, password):
+            raise LookupError("mine")
+
+        tasks.start_soon(kernel_side)
+        for handler in (plain, slow, end):
+            assert (await kernel.execute("input()", stdin=handler)).ok
+        assert answers == [("stdin", "plain", False), ("stdin", "slow", False), ("stdin", "\x04", False)]
+        assert asked == [("name: ", True)]
+        with pytest.raises(LookupError, match="mine"):
+            await kernel.execute("input()", stdin=broken)
+        with pytest.raises(StdinError, match="must return a str"):
+            await kernel.execute("input()", stdin=lambda prompt, password: 5)
+        with pytest.raises(StdinError, match="no stdin handler"):
+            await kernel.execute("input()")
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_stdin_handler_is_cancelled_when_its_code_settles():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        left = anyio.Event()
+
+        async def forever(prompt, password):
+            try:
+                await anyio.sleep_forever()
+            finally:
+                left.set()
+
+        async def kernel_side():
+            request = await script.next()
+            script.start(request)
+            script.ask(request)
+            await anyio.sleep(0.05)
+            script.finish(request, status="error", ename="KeyboardInterrupt", evalue="")
+
+        tasks.start_soon(kernel_side)
+        result = await kernel.execute("input()", stdin=forever)
+        assert result.error.ename == "KeyboardInterrupt"
+        assert left.is_set()
+
+
+async def test_iterating_gives_outputs_as_they_come_to_any_number_of_tasks():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        seen = {"early": [], "late": []}
+
+        async def watch(name):
+            async for output in execution:
+                seen[name].append(output)
+
+        execution = await kernel.submit("code")
+        tasks.start_soon(watch, "early")
+        request = await script.next()
+        script.start(request)
+        script.publish(request, "stream", name="stdout", text="a")
+        await settled_turns()
+        assert seen["early"] == [Stream("stdout", "a")]
+        script.publish(request, "stream", name="stdout", text="b")
+        await settled_turns()
+        tasks.start_soon(watch, "late")
+        await settled_turns()
+        assert seen["late"] == [Stream("stdout", "ab")]
+        script.publish(request, "stream", name="stderr", text="c")
+        script.finish(request)
+        await execution.wait()
+        await settled_turns()
+        assert seen["early"][1:] == [Stream("stdout", "b"), Stream("stderr", "c")]
+        assert [o async for o in execution] == [Stream("stdout", "ab"), Stream("stderr", "c")]
+
+
+async def test_a_stream_left_early_is_cancelled_and_the_next_code_runs():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+
+        async def kernel_side():
+            request = await script.next()
+            script.start(request)
+            script.publish(request, "stream", name="stdout", text="a")
+            script.reply(await script.next("interrupt_request"))
+            script.finish(request, status="error", ename="KeyboardInterrupt", evalue="")
+            request = await script.next()
+            script.start(request)
+            script.finish(request)
+
+        tasks.start_soon(kernel_side)
+        async with kernel.stream("code") as execution:
+            async for output in execution:
+                assert output == Stream("stdout", "a")
+                break
+        assert execution.state == "settled"
+        assert (await kernel.execute("next")).ok
+
+
+async def test_check_raises_and_iteration_ends_with_the_same_error():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+
+        async def kernel_side():
+            while True:
+                request = await script.next()
+                script.start(request)
+                script.publish(request, "stream", name="stdout", text="before")
+                script.finish(request, status="error", ename="ValueError", evalue="no", traceback=["tb"])
+
+        tasks.start_soon(kernel_side)
+        with pytest.raises(ExecutionError, match="ValueError: no") as caught:
+            await kernel.execute("code", check=True)
+        assert caught.value.result.stdout == "before"
+        assert caught.value.traceback == ["tb"]
+        seen = []
+        with pytest.raises(ExecutionError):
+            async for output in await kernel.submit("code", check=True):
+                seen.append(output)
+        assert seen == [Stream("stdout", "before")]
+        assert (await kernel.execute("code")).error.ename == "ValueError"
+        tasks.cancel_scope.cancel()
+
+
+async def test_outputs_beyond_the_limit_are_dropped_from_the_middle():
+    async with scripted_kernel(output_limit=1000) as (kernel, script), anyio.create_task_group() as tasks:
+
+        async def kernel_side():
+            request = await script.next()
+            script.start(request)
+            for i in range(500):
+                script.publish(request, "stream", name="stdout", text=f"{i:09}\n")
+            script.finish(request)
+
+        tasks.start_soon(kernel_side)
+        result = await kernel.execute("code")
+        assert result.truncated
+        assert result.stdout.startswith("000000000\n000000001\n")
+        assert result.stdout.endswith("000000498\n000000499\n")
+        assert len(result.stdout) <= 1000
+        assert "left out" in result.text
+
+
+async def test_a_display_is_updated_from_another_execution_also_after_it_returned():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+
+        async def kernel_side():
+            request = await script.next()
+            script.start(request)
+            transient = {"display_id": "d"}
+            script.publish(request, "display_data", data={"text/plain": "old"}, metadata={}, transient=transient)
+            script.finish(request)
+            request = await script.next()
+            script.start(request)
+            script.publish(request, "update_display_data", data={"text/plain": "new"}, metadata={}, transient=transient)
+            script.finish(request)
+
+        tasks.start_soon(kernel_side)
+        first = await kernel.execute("display")
+        assert first.outputs[0].data == {"text/plain": "old"}
+        second = await kernel.execute("update")
+        assert first.outputs[0].data == {"text/plain": "new"}
+        assert second.outputs == []
+
+
+async def test_messages_gives_every_iopub_message_also_orphans_and_unknown_types():
+    async with scripted_kernel() as (kernel, script):
+        async with kernel.messages() as everything, kernel.messages("odd_event") as odd:
+            script.publish(None, "odd_event", x=1)
+            script.publish(None, "stream", name="stdout", text="late")
+            assert (await everything.receive()).content == {"x": 1}
+            assert (await everything.receive()).content["text"] == "late"
+            assert (await odd.receive()).msg_type == "odd_event"
+        with pytest.raises(anyio.EndOfStream):
+            await everything.receive()
+
+
+async def test_a_lost_heartbeat_ends_pending_calls():
+    async with scripted_kernel(heartbeat_interval=0.05, heartbeat_misses=3) as (kernel, script):
+        execution = await kernel.submit("code")
+        request = await script.next()
+        script.start(request)
+        script.publish(request, "stream", name="stdout", text="partial")
+        await settled_turns()
+        script.transport.beating = False
+        with pytest.raises(KernelDiedError, match="heartbeat") as caught:
+            await execution.wait()
+        assert caught.value.result.stdout == "partial"
+        with pytest.raises(KernelDiedError):
+            await kernel.execute("1")
+        assert not kernel.is_alive
+        assert kernel.execution_state == "dead"
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_kernel_that_goes_away_ends_pending_calls(announced):
+    async with scripted_kernel() as (kernel, script):
+        running = await kernel.submit("code")
+        queued = await kernel.submit("queued")
+        await script.next()
+        if announced:
+            script.publish(None, "shutdown_reply", status="ok", restart=True)
+        await settled_turns()
+        script.transport.gone.set()
+        for execution in (running, queued):
+            with pytest.raises(KernelRestartedError if announced else KernelDiedError):
+                await execution.wait()
+
+
+async def test_calls_after_the_block_and_from_other_tasks_are_refused():
+    async with scripted_kernel() as (kernel, _):
+        pending = await kernel.submit("code")
+    with pytest.raises(ConnectionClosedError):
+        await pending.wait()
+    for call in (kernel.execute("1"), kernel.complete("x"), kernel.interrupt(), kernel.submit("1")):
+        with pytest.raises(ConnectionClosedError):
+            await call
+    with pytest.raises(ConnectionClosedError):
+        async with kernel.messages():
+            pass
+    with pytest.raises(ConnectionClosedError):
+        async with kernel.stream("1"):
+            pass
+
+
+async def test_bad_arguments_are_refused_before_anything_is_sent():
+    async with scripted_kernel() as (kernel, script):
+        for call in (
+            kernel.execute(b"1"),
+            kernel.execute(None),
+            kernel.execute("1", timeout=-1),
+            kernel.execute("1", timeout=float("nan")),
+            kernel.execute("1", timeout="1"),
+            kernel.execute("1", stdin="yes"),
+            kernel.execute("1", user_expressions={"x": object()}),
+            kernel.request("x_request", {"a": {1, object()}}),
+            kernel.request("x_request", {}, channel="iopub"),
+            kernel.request("x_request", None),
+            kernel.evaluate(5),
+        ):
+            with pytest.raises(ArgumentError):
+                await call
+        assert script.nothing_sent()
+        assert len(router(kernel)) == 0
+
+
+async def test_the_users_own_error_leaves_the_block_bare():
+    with pytest.raises(LookupError, match="mine"):
+        async with scripted_kernel() as (kernel, _):
+            await kernel.submit("code")
+            raise LookupError("mine")
