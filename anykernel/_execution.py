@@ -7,7 +7,7 @@ task is cancelled. User code (``on_output``, ``stdin``) runs in the task that wa
 
 Stopping is the delicate part. An interrupt names no target: it hits what the kernel runs when it arrives. So one
 is sent only while the target runs (its own busy has come, its idle has not), and the dispatcher holds what comes
-next until the target has settled and the interrupt is known to have been delivered. An interrupt may be lost (it
+next until the target has settled and a `Fence` sent behind the interrupt has been passed. An interrupt may be lost (it
 falls between busy and the start of the code) or ignored (the code catches it), so it is repeated, every
 ``INTERRUPT_INTERVAL`` seconds, until the target settles or ``interrupt_timeout`` is over.
 """
@@ -89,6 +89,7 @@ class Execution(Request):
         "_fold",
         "_idle",
         "_inbox",
+        "_interrupts",
         "_message",
         "_on_output",
         "_owner",
@@ -100,6 +101,7 @@ class Execution(Request):
         "_stopping",
         "_streams",
         "_timeout",
+        "_user_error",
         "msg_id",
         "result",
         "state",
@@ -134,9 +136,12 @@ class Execution(Request):
         self._on_output = on_output
         # Makes the error that ends the waiting; each waiter raises one of its own.
         self._error: Callable[[], Exception] | None = None
+        self._user_error: Exception | None = None
         self._replied = self._idle = self._code_started = False
         # Whether some task is at work to stop it; and whether it is to be stopped when it starts.
         self._stopping = self._doomed = False
+        # How many interrupts the kernel had been sent when this was.
+        self._interrupts = 0
         self._started_time: float | None = None
         # Made when somebody waits for them: the settling (or an error), any change of state.
         self._settled: anyio.Event | None = None
@@ -225,8 +230,7 @@ class Execution(Request):
         try:
             await self._drive()
         except Exception as exc:  # noqa: BLE001 - whatever the user's functions raise
-            error = exc
-            self._fail(lambda: error)
+            self._fail(_same(exc))
 
     async def _drive(self) -> None:
         """Run the user's functions and the timeout until it is over; stop it if that is cut short."""
@@ -243,8 +247,10 @@ class Execution(Request):
                     self._fail(lambda: self._timeout_error(settled))
                 elif scope.cancelled_caught:
                     await self._handle()  # it settled in the same moment: its last outputs are still here
-        except BaseException:
+        except BaseException as exc:
             if not self._over:
+                # Who else waits for it gets what the user's functions raised.
+                self._user_error = exc if isinstance(exc, Exception) else None
                 with anyio.CancelScope(shield=True):
                     await self._stop()
             raise
@@ -308,19 +314,26 @@ class Execution(Request):
                 await self._wait_until(lambda: self.state in ("running", "settled"))
                 if not self._code_started:
                     with anyio.move_on_after(START_GRACE):
-                        await self._wait_until(lambda: self._code_started or self.state == "settled")
-                while self.state != "settled":
+                        await self._wait_until(lambda: self._code_started or self._ended)
+                while not self._ended:
                     try:
                         await self._owner.interrupt()
                     except AnyKernelError as exc:
                         # It cannot be interrupted; that it did not settle is what the caller gets told.
                         logger.debug("could not interrupt the kernel: %s", exc)
                     with anyio.move_on_after(INTERRUPT_INTERVAL):
-                        await self._wait_until(lambda: self.state == "settled")
+                        await self._wait_until(lambda: self._ended)
+                # Idle, but the reply is still to come, or lost: an interrupt would hit what follows.
+                await self._wait_until(lambda: self.state == "settled")
             finally:
                 self._stopping = False
         self._doomed = self.state == "sent"
         return self.state == "settled"
+
+    @property
+    def _ended(self) -> bool:
+        """Whether the kernel has ended it, as far as we know: then it must not be interrupted any more."""
+        return self._idle or self.state == "settled"
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -334,11 +347,11 @@ class Execution(Request):
         assert self._message is not None
         message, self._message = self._message, None
         self.state = "sent"
+        self._interrupts = self.router.interrupts
         try:
             self.router.send(self, message)
         except AnyKernelError as exc:
-            error = exc
-            self._settle(lambda: error)
+            self._settle(_same(exc))
 
     def on_reply(self, message: Message) -> None:
         if self._replied:
@@ -398,12 +411,13 @@ class Execution(Request):
                 self._owner.start_soon(self._stop)
         elif state == "idle":
             self._idle = True
+            self._notify()
             if self._started_time is not None:
                 self.result.duration = time.perf_counter() - self._started_time
             if self._replied:
                 self._complete()
             else:
-                self.router.half_done(self)
+                self.router.half_done(self, interrupted=self._was_interrupted)
 
     def on_input(self, message: Message) -> None:
         if self._stdin is not None:
@@ -419,13 +433,21 @@ class Execution(Request):
         self._owner.start_soon(self._stop)
 
     def on_grace_over(self) -> None:
-        if self._replied:
+        if not self._replied and self._was_interrupted:
+            # The interrupt hit the kernel where it was about to reply (ipykernel then sends none).
+            self.result._reply = {"status": "error", "ename": "KeyboardInterrupt", "evalue": "interrupted"}
+            self._settle()
+        elif self._replied:
             self._settle()
         else:
             self._settle(lambda: ProtocolError("the kernel finished the code without a reply", result=self.result))
 
     def on_end(self, ending: Ending) -> None:
         self._settle(lambda: ending(self.result))
+
+    @property
+    def _was_interrupted(self) -> bool:
+        return self._interrupts != self.router.interrupts
 
     def _code_runs(self) -> None:
         if not self._code_started:
@@ -443,7 +465,7 @@ class Execution(Request):
         self.state = "settled"
         self._notify()
         if self._error is None:
-            self._release(error)
+            self._release(_same(self._user_error) if self._user_error is not None else error)
         self._dispatcher.settled(self)
 
     def _fail(self, error: Callable[[], Exception]) -> None:
@@ -470,6 +492,10 @@ class Execution(Request):
         if self._changed is not None:
             self._changed.set()
             self._changed = None
+
+
+def _same(error: Exception) -> Callable[[], Exception]:
+    return lambda: error
 
 
 _IOPUB: dict[str, Callable[[Execution, Message], None]] = {

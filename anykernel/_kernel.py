@@ -18,7 +18,7 @@ from ._dispatcher import Dispatcher
 from ._messages import KernelInfo, Message
 from ._outputs import Displays
 from ._queue import ByteBoundedStream
-from ._router import Ending, Router
+from ._router import Ending, Fence, Router
 from ._shell import Shell
 
 __all__ = ["Connection", "Kernel", "Lifecycle"]
@@ -152,12 +152,14 @@ class Kernel(Shell):
         if router.ending is not None:
             raise router.ending(None)
         router.interrupts += 1
-        # What comes next waits until the interrupt is known to have been delivered, or it would hit that.
+        # What comes next waits until the kernel is past a request sent behind the interrupt: if that comes late,
+        # it hits nothing else. The request also wakes an ipykernel whose code awaits: with some versions of
+        # tornado, its signal handler does not.
         connection.dispatcher.hold()
         try:
             await self._lifecycle.interrupt(connection)
         finally:
-            connection.dispatcher.release()
+            Fence(connection.dispatcher.release).send(router)
 
     async def restart(self) -> None:
         """Start the kernel's process anew, and wait until the new one is ready.

@@ -8,7 +8,8 @@ told, and later ones are refused, with that one reason.
 
 A request may be half done: the reply without the end of its output (idle), or idle without a reply (kernels
 answer unknown or malformed requests so). Reply and idle come on different sockets, in any order, and idle may
-lie behind much output. So a half-done request waits until IOPub has been silent for ``GRACE``.
+lie behind much output. So a half-done request waits until IOPub has been silent for ``GRACE``, or, if an
+interrupt explains what is missing, for ``INTERRUPTED_GRACE``.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ if TYPE_CHECKING:
     from ._dispatcher import Dispatcher
     from ._result import Result
 
-__all__ = ["Ending", "Reply", "Request", "Router"]
+__all__ = ["Ending", "Fence", "Reply", "Request", "Router"]
 
 logger = logging.getLogger("anykernel")
 
 # Seconds of silence on IOPub after which a half-done request is taken for what it is.
 GRACE = 2.0
+INTERRUPTED_GRACE = 0.1
 
 PROTOCOL_VERSION = "5.4"
 
@@ -133,6 +135,34 @@ class Reply(Request):
         self._done.set()
 
 
+class Fence(Request):
+    """A request that changes nothing, sent behind an interrupt; ``on_passed`` is called when the kernel is past it."""
+
+    __slots__ = ("_on_passed",)
+
+    def __init__(self, on_passed: Callable[[], None]) -> None:
+        self._on_passed = on_passed
+
+    def send(self, router: Router) -> None:
+        """Send it; where the connection has ended, there is nothing to wait for."""
+        if router.ending is None:
+            router.send(self, Message("shell", router.new_header("kernel_info_request")))
+        else:
+            self._on_passed()
+
+    def on_reply(self, message: Message) -> None:  # noqa: ARG002
+        self.router.forget(self)
+        self._on_passed()
+
+    def on_iopub(self, message: Message) -> None:
+        # An interrupt that hits it leaves it without a reply.
+        if message.msg_type == "status" and message.content.get("execution_state") == "idle":
+            self.on_reply(message)
+
+    def on_end(self, ending: Ending) -> None:  # noqa: ARG002
+        self._on_passed()
+
+
 class Router:
     """The requests of one connection to one kernel process.
 
@@ -161,7 +191,8 @@ class Router:
         self._iopub_known = False
         self._on_iopub = on_iopub
         self._requests: dict[str, Request] = {}
-        self._half_done: dict[Request, float] = {}
+        # Since when (time.monotonic), and for how long at least.
+        self._half_done: dict[Request, tuple[float, float]] = {}
         self._half_done_added = anyio.Event()
         self._iopub_time = 0.0
         self._count = 0
@@ -227,9 +258,9 @@ class Router:
         self._requests.pop(request.header["msg_id"], None)
         self._half_done.pop(request, None)
 
-    def half_done(self, request: Request) -> None:
+    def half_done(self, request: Request, *, interrupted: bool = False) -> None:
         """Watch a request of which only the reply or only idle has come."""
-        self._half_done[request] = time.monotonic()
+        self._half_done[request] = (time.monotonic(), INTERRUPTED_GRACE if interrupted else GRACE)
         self._half_done_added.set()
 
     def deliver(self, message: Message) -> None:
@@ -297,13 +328,15 @@ class Router:
                 self._half_done_added = anyio.Event()
                 await self._half_done_added.wait()
             while self._half_done:
-                oldest = next(iter(self._half_done.values()))
-                left = max(oldest, self._iopub_time) + GRACE - time.monotonic()
+                due = {
+                    request: max(since, self._iopub_time) + grace for request, (since, grace) in self._half_done.items()
+                }
+                request = min(due, key=due.__getitem__)
+                left = due[request] - time.monotonic()
                 if left > 0:
-                    await anyio.sleep(left)
+                    await anyio.sleep(min(left, INTERRUPTED_GRACE))
                     # If the event loop was late, the readers get to run before time is said to be over.
                     await anyio.sleep(0.01)
                     continue
-                request = next(iter(self._half_done))
                 del self._half_done[request]
                 request.on_grace_over()

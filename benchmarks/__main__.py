@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         for measurement in WORKLOADS[name].measurements(quick=options.quick)
     ]
     where = harness.environment()
-    with tempfile.TemporaryDirectory(prefix="anykernel-benchmark-") as directory:
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
         os.environ["IPYTHONDIR"] = directory  # nobody's profile and history
         samples = harness.run(measurements, options.rounds or (1 if options.quick else 5))
     tables = harness.summary(samples)

@@ -99,7 +99,7 @@ def running_kernel(argv: Sequence[str]) -> Iterator[str]:
     """Run a kernel for the length of a block; gives its connection file. It may not be ready yet."""
     from jupyter_client.connect import write_connection_file
 
-    with tempfile.TemporaryDirectory(prefix="anykernel-benchmark-") as directory:
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
         connection_file, _ = write_connection_file(
             f"{directory}/kernel.json", ip="127.0.0.1", key=os.urandom(16).hex().encode()
         )

@@ -126,7 +126,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     cycles, executes = (10, 1_000) if options.quick else (options.cycles, options.executes)
     backend, backend_options = BACKENDS[options.backend]
-    with tempfile.TemporaryDirectory(prefix="anykernel-benchmark-") as directory:
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
         os.environ["IPYTHONDIR"] = directory
         samples = anyio.run(
             partial(soak, cycles, executes, kernel=options.kernel, report=partial(print, flush=True)),

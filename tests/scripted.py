@@ -28,9 +28,15 @@ class Script:
 
     async def next(self, msg_type: str = "execute_request") -> Message:
         """The client's next message, which must be of this type."""
-        message = await self.transport.receive()
+        message = await self.receive()
+        while message.msg_type == "kernel_info_request" != msg_type:
+            self.finish(message, **INFO)  # sent behind an interrupt
+            message = await self.receive()
         assert message.msg_type == msg_type, message
         return message
+
+    async def receive(self) -> Message:
+        return await self.transport.receive()
 
     def nothing_sent(self) -> bool:
         return self.transport._sent.statistics().current_buffer_used == 0

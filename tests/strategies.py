@@ -20,7 +20,9 @@ def _nested(values: st.SearchStrategy) -> st.SearchStrategy:
     return st.lists(values, max_size=4) | st.dictionaries(texts, values, max_size=4)
 
 
-json_values = st.recursive(scalars.filter(lambda value: value not in (float("inf"), -float("inf"))), _nested, max_leaves=8)
+json_values = st.recursive(
+    scalars.filter(lambda value: value not in (float("inf"), -float("inf"))), _nested, max_leaves=8
+)
 json_objects = st.dictionaries(texts, json_values, max_size=5)
 
 

@@ -242,8 +242,11 @@ async def test_the_next_code_waits_until_the_interrupt_is_known_to_be_over():
         script.finish(request)
         await execution.wait()
         await settled_turns()
-        assert following.state == "queued"
         script.reply(interrupt)
+        fence = await script.next("kernel_info_request")
+        await settled_turns()
+        assert following.state == "queued"
+        script.status(fence, "idle")  # late, the interrupt hit this, which therefore has no reply
         request = await script.next()
         assert request.content["code"] == "following"
         script.start(request)

@@ -22,6 +22,8 @@ class Peer:
 
     def __init__(self, context: zmq.Context) -> None:
         self.sockets = {name: context.socket(kind) for name, kind in KINDS.items()}
+        for socket in self.sockets.values():
+            socket.sndhwm = 0
         ports = {f"{name}_port": s.bind_to_random_port("tcp://127.0.0.1") for name, s in self.sockets.items()}
         self.info = ConnectionInfo(key=KEY, **ports)
         self.codec = Codec(KEY.encode())
@@ -50,6 +52,9 @@ async def connected():
                 for channel in transport.channels:
                     tasks.start_soon(transport.read, channel, send.send_nowait)
                 await transport.connected()
+                for _ in range(2):  # to everything, and to a topic of its own
+                    assert peer.sockets["iopub"].poll(5000)
+                    peer.sockets["iopub"].recv()
                 yield peer, transport, receive
                 tasks.cancel_scope.cancel()
         finally:
@@ -85,14 +90,14 @@ async def test_a_reply_that_came_while_the_loop_was_blocked_survives_a_send_300_
 
 async def test_more_waiting_messages_than_a_send_takes_are_left_to_the_reader():
     async with connected() as (peer, transport, receive):
-        for _ in range(20):
-            transport.send(request(0))
+        for round_ in range(20):
+            transport.send(request(f"first-{round_}"))
             identity, message = peer.receive()
             count = 3 * _zmq._SEND_BURST
             for n in range(count):
                 peer.sockets["shell"].send_multipart([identity, *peer.frames("shell", "x_reply", message.header, n=n)])
             time.sleep(0.02)
-            transport.send(request(1))
+            transport.send(request(f"second-{round_}"))
             peer.receive()
             with anyio.fail_after(5):
                 assert [(await receive.receive()).content["n"] for _ in range(count)] == list(range(count))
@@ -172,7 +177,7 @@ async def test_shell_stdin_and_control_share_an_identity_that_no_other_connectio
     for _ in range(2):
         async with connected() as (peer, transport, _receive):
             for channel in ("shell", "control", "stdin"):
-                transport.send(request(1, channel))
+                transport.send(request(channel, channel))
                 identities.append(peer.receive(channel)[0])
     assert len(set(identities[:3])) == len(set(identities[3:])) == 1
     assert identities[0] != identities[3]

@@ -1,0 +1,279 @@
+"""Every request of the protocol, bad input, and the ways into the package, on a real kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import anyio
+import pytest
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+
+from anykernel import (
+    AnyKernelError,
+    ConnectionInfo,
+    ExecutionError,
+    KernelSpecError,
+    KernelStartError,
+    KernelStartTimeoutError,
+    ProtocolError,
+    UnsupportedError,
+    connect_kernel,
+    open_kernel,
+)
+
+
+async def test_every_request_is_answered():
+    async with open_kernel() as kernel:
+        await kernel.execute("import collections\nnumbers = [1, 2]")
+        completions = await kernel.complete("numbers.app")
+        assert "append" in " ".join(completions.matches)
+        assert completions["cursor_start"] <= completions.cursor_end == len("numbers.app")
+        assert "append" in " ".join((await kernel.complete("numbers.app + 1", 11)).matches)
+        inspection = await kernel.inspect("collections.OrderedDict")
+        assert inspection.found
+        assert "OrderedDict" in inspection.data["text/plain"]
+        assert not (await kernel.inspect("no_such_name")).found
+        assert (await kernel.is_complete("1 + 1")).status == "complete"
+        assert (await kernel.is_complete("for i in x:")).status == "incomplete"
+        assert (await kernel.is_complete("for")).status == "invalid"
+        history = await kernel.history("range", session=0)
+        assert history.history[-1][2] == "import collections\nnumbers = [1, 2]"
+        assert (await kernel.history("tail", n=1)).history[0][2].startswith("import")
+        assert (await kernel.history("search", pattern="numb*", n=1)).history is not None
+        assert (await kernel.comm_info()).comms == {}
+        info = await kernel.kernel_info()
+        assert info.implementation == kernel.info.implementation == "ipython"
+        assert info.language == "python"
+        assert info.language_info["file_extension"] == ".py"
+        reply = await kernel.request("kernel_info_request", {}, channel="control")
+        assert reply.content["status"] == "ok"
+        with pytest.raises(ProtocolError, match="no_such_request"):
+            await kernel.request("no_such_request", {})
+        assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
+
+
+async def test_evaluate_gives_values_or_reprs():
+    async with open_kernel() as kernel:
+        await kernel.execute("x = {'a': [1, 2.5, None, True], 'b': (b'bytes', {3})}")
+        assert await kernel.evaluate("x") == {"a": [1, 2.5, None, True], "b": (b"bytes", {3})}
+        assert await kernel.evaluate("list(range(5000))") == list(range(5000))
+        assert await kernel.evaluate("'text \\n é'") == "text \n é"
+        assert await kernel.evaluate("1 +\n1") == 2
+        assert await kernel.evaluate("object") == "<class 'object'>"
+        assert await kernel.evaluate("float('inf')") == "inf"
+        with pytest.raises(ExecutionError) as caught:
+            await kernel.evaluate("1 / 0")
+        assert caught.value.ename == "ZeroDivisionError"
+        with pytest.raises(ExecutionError):
+            await kernel.evaluate("not an expression")
+        assert (await kernel.execute("1")).execution_count == 2
+
+
+async def test_requests_of_many_tasks_do_not_cross():
+    async with open_kernel() as kernel:
+        seen = []
+
+        async def complete(i):
+            matches = (await kernel.complete(f"name_{i}_")).matches
+            seen.append(matches == [f"name_{i}_x"])
+
+        async def execute(i):
+            seen.append((await kernel.execute(f"print({i})")).stdout == f"{i}\n")
+
+        await kernel.execute("\n".join(f"name_{i}_x = 1" for i in range(20)))
+        async with anyio.create_task_group() as tasks:
+            for i in range(20):
+                tasks.start_soon(complete, i)
+                tasks.start_soon(execute, i)
+        assert seen == 40 * [True]
+
+
+async def test_silent_code_leaves_no_count_and_no_result_but_its_output():
+    async with open_kernel() as kernel:
+        result = await kernel.execute("print('x'); 5", silent=True)
+        assert (result.stdout, result.data, result.ok) == ("x\n", {}, True)
+        assert (await kernel.execute("1")).execution_count == 1
+        result = await kernel.execute("1 / 0", silent=True)
+        assert result.error.ename == "ZeroDivisionError"
+
+
+async def test_stdin_is_answered_or_refused():
+    async with open_kernel() as kernel:
+        result = await kernel.execute("input('? ')")
+        assert result.error.ename == "StdinNotImplementedError"
+        asked = []
+
+        async def answer(prompt, password):
+            asked.append((prompt, password))
+            await anyio.lowlevel.checkpoint()
+            return f"answer {len(asked)}"
+
+        code = "from getpass import getpass\n[input('name: '), getpass('word: '), input()]"
+        result = await kernel.execute(code, stdin=answer)
+        assert result.data["text/plain"] == "['answer 1', 'answer 2', 'answer 3']"
+        assert asked == [("name: ", False), ("word: ", True), ("", False)]
+
+        def end(prompt, password):
+            raise EOFError
+
+        assert (await kernel.execute("input()", stdin=end)).error.ename == "EOFError"
+
+
+async def test_kernels_by_name_spec_and_command():
+    spec = KernelSpecManager().get_kernel_spec("python3")
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    for kernel_ in ("python3", spec, command):
+        async with open_kernel(kernel_) as kernel:
+            assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
+            assert kernel.is_alive
+            assert kernel.pid
+            assert kernel.returncode is None
+            assert "ipython" in repr(kernel)
+
+
+async def test_working_directory_and_environment(tmp_path):
+    async with open_kernel(cwd=tmp_path, env={"ANYKERNEL_TEST": "here"}) as kernel:
+        assert await kernel.evaluate("__import__('os').getcwd()") == str(tmp_path)
+        assert await kernel.evaluate("__import__('os').environ['ANYKERNEL_TEST']") == "here"
+        assert await kernel.evaluate("__import__('os').environ['PATH']") == os.environ["PATH"]
+
+
+async def test_two_clients_of_one_kernel_get_what_is_theirs(tmp_path):
+    path = tmp_path / "connection.json"
+    async with open_kernel() as kernel:
+        kernel.connection.write(path)
+        for connection in (path, str(path), kernel.connection, json.loads(path.read_text())):
+            async with connect_kernel(connection) as other, kernel.messages("execute_input") as inputs:
+                async with anyio.create_task_group() as tasks:
+                    results = {}
+
+                    async def run(client, name):
+                        results[name] = await client.execute(f"print('{name}')")
+
+                    for i in range(10):
+                        tasks.start_soon(run, kernel, f"one {i}")
+                        tasks.start_soon(run, other, f"two {i}")
+                assert all(result.stdout == f"{name}\n" for name, result in results.items())
+                for _ in range(20):
+                    await inputs.receive()  # also the other's
+                assert other.pid is None
+                with pytest.raises(UnsupportedError):
+                    await other.restart()
+        assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
+
+
+async def test_connecting_to_a_busy_kernel_does_not_wait_for_its_cell():
+    async with open_kernel() as kernel:
+        execution = await kernel.submit("import time; time.sleep(60)")
+        with anyio.fail_after(10):
+            async with connect_kernel(kernel.connection) as other:
+                assert other.info.implementation == "ipython"
+                await other.interrupt()
+        assert (await execution.wait()).error.ename == "KeyboardInterrupt"
+
+
+async def test_a_jupyter_client_managers_kernel_can_be_connected_to(anyio_backend_name):
+    if anyio_backend_name != "asyncio":
+        pytest.skip("jupyter_client's managers run on asyncio only")
+    manager = AsyncKernelManager()
+    await manager.start_kernel()
+    try:
+        async with connect_kernel(manager.get_connection_info()) as kernel:
+            assert (await kernel.execute("6 * 7")).data["text/plain"] == "42"
+        assert await manager.is_alive()
+        async with connect_kernel(manager.connection_file) as kernel:
+            assert (await kernel.execute("6 * 7")).data["text/plain"] == "42"
+            await kernel.shutdown()
+    finally:
+        await manager.shutdown_kernel(now=True)  # which cleans up
+
+
+async def test_unknown_kernelspecs_are_answered_with_what_is_installed():
+    with pytest.raises(KernelSpecError, match=r"'no-such-kernel'.*python3"):
+        async with open_kernel("no-such-kernel"):
+            pass
+
+
+async def test_commands_without_a_place_for_the_connection_file_are_refused():
+    for command in ([], ["python", "-m", "ipykernel"], [1, 2], 5):
+        with pytest.raises(KernelSpecError):
+            async with open_kernel(command):
+                pass
+    with pytest.raises(KernelStartError, match="no-such-program"):
+        async with open_kernel(["no-such-program", "{connection_file}"]):
+            pass
+
+
+async def test_bad_options_are_refused():
+    for options in (
+        {"transport": "udp"},
+        {"encryption": "yes"},
+        {"on_death": "mourn"},
+        {"max_in_flight": 0},
+        {"startup_timeout": -1},
+        {"heartbeat_interval": 0},
+    ):
+        with pytest.raises(AnyKernelError, match=next(iter(options))):
+            async with open_kernel(**options):
+                pass
+    with pytest.raises(UnsupportedError, match="encryption"):
+        async with open_kernel(transport="ipc", encryption="required"):
+            pass
+
+
+async def test_connection_files_that_cannot_be_used_are_told_apart(tmp_path):
+    path = tmp_path / "connection.json"
+    with pytest.raises(KernelStartError, match="No such file"):
+        async with connect_kernel(path):
+            pass
+    path.write_text("not json")
+    with pytest.raises(KernelStartError, match="not a JSON object"):
+        async with connect_kernel(path):
+            pass
+    path.write_text('{"shell_port": 1}')
+    with pytest.raises(KernelStartError, match=r"incomplete.*iopub_port"):
+        async with connect_kernel(path):
+            pass
+
+
+async def test_a_wrong_key_is_said_to_be_wrong_at_once():
+    async with open_kernel() as kernel:
+        fields = {name: getattr(kernel.connection, name) for name in ConnectionInfo.__struct_fields__}
+        with anyio.fail_after(10), pytest.raises(KernelStartError, match="signatures"):
+            async with connect_kernel({**fields, "key": "wrong"}):
+                pass
+        assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
+
+
+async def test_an_address_where_nobody_listens_is_a_start_timeout():
+    with pytest.raises(KernelStartTimeoutError, match="nothing answers"):
+        async with connect_kernel(
+            {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}, startup_timeout=0.5
+        ):
+            pass
+
+
+@pytest.mark.parametrize("run", ["anyio", "trio through anyio", "trio", "asyncio", "uvloop"])
+def test_the_same_program_runs_under_every_event_loop(run):
+    runs = {
+        "anyio": "import anyio; anyio.run(main)",
+        "trio through anyio": "import anyio; anyio.run(main, backend='trio')",
+        "trio": "import trio; trio.run(main)",
+        "asyncio": "import asyncio; asyncio.run(main())",
+        "uvloop": "import uvloop; uvloop.run(main())",
+    }
+    program = f"""
+from anykernel import open_kernel
+async def main():
+    async with open_kernel() as kernel:
+        print((await kernel.execute("6 * 7")).text)
+{runs[run]}
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("42\n", "", 0)
