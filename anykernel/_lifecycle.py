@@ -55,8 +55,7 @@ __all__ = ["Connected", "Launched"]
 
 # How often a kernel that found its ports taken is started again on others.
 PORT_TRIES = 5
-# How often a kernel that keeps dying is started again by on_death="restart", and how long (seconds) one must
-# have lived for the count to start anew.
+# How often a kernel that dies is started again by on_death="restart", within how many seconds.
 RESTART_TRIES = 3
 RESTART_WINDOW = 60.0
 # Milliseconds between attempts to connect to a kernel that is starting. ZMQ's own 100 would add 50 to each start.
@@ -96,6 +95,7 @@ class Owner(Lifecycle):
         self._heartbeat_interval = heartbeat_interval
         self._heartbeat_misses = heartbeat_misses
         self._closed = False
+        self._router: Router | None = None
 
         def start_soon(func: Callable[[], Coroutine[Any, Any, object]]) -> None:
             tasks.start_soon(func)
@@ -104,8 +104,13 @@ class Owner(Lifecycle):
 
     def close(self) -> None:
         """The block has ended: refuse all calls from now on."""
+        self._close("the kernel's block has ended")
+
+    def _close(self, reason: str) -> None:
         self._closed = True
-        self.kernel._close(lambda result: ConnectionClosedError("the kernel's block has ended", result=result))
+        self.kernel._close(_closed(reason))
+        if self._router is not None:
+            self._router.end(_closed(reason))  # also one that is still starting
 
     @asynccontextmanager
     async def _connection(
@@ -122,7 +127,7 @@ class Owner(Lifecycle):
         """
         try:
             async with open_task_group() as tasks:
-                router = Router(transport, self.kernel._on_iopub)
+                self._router = router = Router(transport, self.kernel._on_iopub)
                 for channel in transport.channels:
                     tasks.start_soon(transport.read, channel, router.deliver)
                 tasks.start_soon(router.watch)
@@ -191,7 +196,11 @@ class Owner(Lifecycle):
                 missed += 1
         seconds = self._heartbeat_interval * self._heartbeat_misses
         text = f"the kernel does not answer: no heartbeat for {seconds:g} s"
-        router.end(lambda result: KernelDiedError(text, result=result))
+        self._end_dead(router, lambda result: KernelDiedError(text, result=result))
+
+    def _end_dead(self, router: Router, ending: Ending) -> None:
+        """The kernel is dead."""
+        router.end(ending)
 
 
 class Launched(Owner):
@@ -218,6 +227,8 @@ class Launched(Owner):
         self._restart_on_death = restart_on_death
         self._process: KernelProcess | None = None
         self._restarting: _Restart | None = None
+        self._restarts: list[float] = []  # when it restarted by itself (time.monotonic)
+        self._ready_once = False
         self._wake = anyio.Event()
         self._gone = anyio.Event()
 
@@ -254,40 +265,42 @@ class Launched(Owner):
             raise restarting.error()
 
     async def shutdown(self) -> None:
-        self._closed = True
-        self.kernel._close(lambda result: ConnectionClosedError("the kernel was shut down", result=result))
+        self._close("the kernel was shut down")
         self._wake.set()
         await self._gone.wait()
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Start the kernel, and again after restarts, until the block ends."""
-        automatic = 0
         try:
             while True:
-                started = time.monotonic()
                 try:
                     await self._run_one(task_status)
                 except KernelStartError as exc:
-                    if self._restarting is None:
+                    if not self._ready_once:
                         raise  # the first start: out of open_kernel
                     self._end_restart(exc)
-                if self._closed:
-                    break
-                if self._restarting is None and self._restart_on_death:
-                    automatic = automatic + 1 if time.monotonic() - started < RESTART_WINDOW else 1
-                    if automatic <= RESTART_TRIES:
-                        self._restarting = _Restart()
-                        self.kernel._detach()
-                        continue
-                if self._restarting is None:
+                while self._restarting is None and not self._closed:
+                    self._wake = anyio.Event()
                     await self._wake.wait()
-                self._wake = anyio.Event()
                 if self._closed:
                     break
         finally:
             if self._restarting is not None:
                 self._end_restart(ConnectionClosedError("the kernel's block has ended"))
             self._gone.set()
+
+    def _end_dead(self, router: Router, ending: Ending) -> None:
+        if self._restart_on_death and router.ending is None and self._restarting is None and self._may_restart():
+            # Before the end is told, so that calls made because of it wait for the next process.
+            self._restarting = _Restart()
+            self.kernel._detach()
+        router.end(ending)
+
+    def _may_restart(self) -> bool:
+        now = time.monotonic()
+        self._restarts = [then for then in self._restarts if now - then < RESTART_WINDOW]
+        self._restarts.append(now)
+        return self._ready_once and not self._closed and len(self._restarts) <= RESTART_TRIES
 
     def _end_restart(self, error: AnyKernelError | None = None) -> None:
         restarting, self._restarting = self._restarting, None
@@ -303,12 +316,15 @@ class Launched(Owner):
             try:
                 async with self._launch() as connection:
                     self.kernel._attach(connection)
-                    if self._restarting is None:
-                        task_status.started()
-                    else:
+                    if self._ready_once:
                         self._end_restart()
+                    else:
+                        self._ready_once = True
+                        task_status.started()
                     await connection.router.ended.wait()
                 return
+            except ConnectionClosedError:
+                return  # shut down before it was ready
             except KernelStartError as exc:
                 if not _ADDRESS_IN_USE.search(exc.stderr) or attempt + 1 == PORT_TRIES:
                     raise
@@ -321,6 +337,8 @@ class Launched(Owner):
             info.write(connection_file)
             argv, env = self._spec.command(connection_file), self._spec.environment(self._env)
             async with open_kernel_process(argv, cwd=self._cwd, env=env, directory=directory) as process:
+                if self._closed:
+                    raise ConnectionClosedError("the kernel was shut down")
                 self._process = process
                 transport = ZmqTransport(info, reconnect_interval=STARTUP_RECONNECT)
 
@@ -328,7 +346,7 @@ class Launched(Owner):
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(process.read_stderr)
                         await process.wait()
-                        router.end(_died(process))
+                        self._end_dead(router, _died(process))
                         tasks.cancel_scope.cancel()
 
                 try:
@@ -348,7 +366,7 @@ class Launched(Owner):
         """End a process that was ready: ask it, then make it."""
         router, busy = connection.router, connection.dispatcher.busy
         dead = router.ending is not None and isinstance(router.ending(None), KernelDiedError)
-        router.end(lambda result: ConnectionClosedError("the kernel's block has ended", result=result))
+        router.end(_closed("the kernel's block has ended"))
         if dead or process.returncode is not None:
             process.kill()  # its heart has stopped, or only its children are left
             return
@@ -425,6 +443,10 @@ class Connected(Owner):
                 await connection.router.ended.wait()
         except KernelDiedError as exc:
             raise KernelStartError(f"the kernel went away before it was ready: {exc}") from exc
+
+
+def _closed(reason: str) -> Ending:
+    return lambda result: ConnectionClosedError(reason, result=result)
 
 
 def _died(process: KernelProcess) -> Ending:

@@ -131,6 +131,22 @@ async def test_after_shutdown_nothing_is_answered_any_more():
         await kernel.restart()
 
 
+async def test_a_shutdown_during_a_restart_ends_it():
+    for turns in (0, 3, 30, 300):
+        async with open_kernel() as kernel, anyio.create_task_group() as tasks:
+
+            async def restart():
+                with pytest.raises(ConnectionClosedError):
+                    await kernel.restart()
+
+            tasks.start_soon(restart)
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+            await anyio.wait_all_tasks_blocked()
+            await kernel.shutdown()
+            assert not kernel.is_alive
+
+
 async def test_a_kernel_restarts_by_itself_a_bounded_number_of_times():
     async with open_kernel(on_death="restart") as kernel:
         for _ in range(3):

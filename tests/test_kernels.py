@@ -1,0 +1,119 @@
+"""What any kernel can do, on each kernel there is.
+
+ipykernel 7, xeus-python, bash_kernel and async-kernel come with the tests' dependencies. ipykernel 6 needs an
+environment of its own: the variable ANYKERNEL_TEST_IPYKERNEL6 names its Python.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+
+import anyio
+import pytest
+
+from anykernel import ExecutionTimeoutError, UnsupportedError, open_kernel
+
+IPYKERNEL6 = os.environ.get("ANYKERNEL_TEST_IPYKERNEL6")
+
+PYTHON = {
+    "print": "print('out')",
+    "value": "6 * 7",
+    "error": "1 / 0",
+    "sleep": "import time; time.sleep(60)",
+    "busy": "while True: pass",
+}
+
+
+class Case:
+    def __init__(self, argv, module, code=PYTHON, **options):
+        self.argv, self.module, self.code, self.options = argv, module, code, options
+        self.installed = argv[0] is not None and (module is None or importlib.util.find_spec(module) is not None)
+
+
+CASES = {
+    "ipykernel 7": Case([sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "ipykernel"),
+    "ipykernel 6": Case([IPYKERNEL6, "-m", "ipykernel_launcher", "-f", "{connection_file}"], None),
+    "xeus-python": Case([sys.executable, "-m", "xpython_launcher", "-f", "{connection_file}"], "xpython_launcher"),
+    "bash_kernel": Case(
+        [sys.executable, "-m", "bash_kernel", "-f", "{connection_file}"],
+        "bash_kernel",
+        {"print": "echo out", "value": None, "error": "false", "sleep": "sleep 60", "busy": "while true; do :; done"},
+    ),
+    "async-kernel": Case(
+        [sys.executable, "-m", "async_kernel", "start", "--connection_file={connection_file}", "--name=async"],
+        "async_kernel",
+    ),
+}
+
+
+@pytest.fixture(params=list(CASES))
+def case(request):
+    case = CASES[request.param]
+    if not case.installed:
+        pytest.skip(f"{request.param} is not installed")
+    return case
+
+
+def output(i):
+    return f"echo {i}" if i else ""
+
+
+async def test_the_main_job_works_on_every_kernel(case):
+    async with open_kernel(case.argv) as kernel:
+        assert kernel.info.protocol_version
+        assert kernel.info.language
+        result = await kernel.execute(case.code["print"])
+        assert (result.text.strip(), result.ok, result.complete) == ("out", True, True)
+        if case.code["value"]:
+            assert (await kernel.execute(case.code["value"])).data["text/plain"] == "42"
+        failed = await kernel.execute(case.code["error"])
+        assert not failed.ok
+        assert failed.error is not None
+
+        results = {}
+
+        async def run(i):
+            results[i] = await kernel.execute(f"echo {i}" if "bash" in str(case.argv) else f"print({i})")
+
+        async with anyio.create_task_group() as tasks:
+            for i in range(30):
+                tasks.start_soon(run, i)
+        assert {i: r.text.strip() for i, r in results.items()} == {i: str(i) for i in range(30)}
+        assert (await kernel.complete("ech" if "bash" in str(case.argv) else "prin")).matches
+        assert len(kernel._connection.router) == 0
+
+
+async def test_running_code_is_stopped_and_the_kernel_goes_on(case, request):
+    if "async_kernel" in str(case.argv):
+        case_options = {}
+    else:
+        case_options = case.options
+    async with open_kernel(case.argv, **case_options) as kernel:
+        for code in (case.code["sleep"], case.code["busy"]):
+            with pytest.raises(ExecutionTimeoutError) as caught:
+                await kernel.execute(code, timeout=0.5)
+            assert caught.value.settled
+            assert (await kernel.execute(case.code["print"])).text.strip() == "out"
+
+
+async def test_a_restart_gives_a_new_process(case):
+    async with open_kernel(case.argv) as kernel:
+        pid = kernel.pid
+        await kernel.restart()
+        assert kernel.pid != pid
+        assert (await kernel.execute(case.code["print"])).text.strip() == "out"
+
+
+async def test_ipc_works_where_the_kernel_has_it(case):
+    async with open_kernel(case.argv, transport="ipc") as kernel:
+        assert (await kernel.execute(case.code["print"])).text.strip() == "out"
+
+
+async def test_evaluate_says_when_the_kernel_cannot():
+    if not CASES["bash_kernel"].installed:
+        pytest.skip("bash_kernel is not installed")
+    async with open_kernel(CASES["bash_kernel"].argv) as kernel:
+        with pytest.raises(UnsupportedError):
+            await kernel.evaluate("x")
