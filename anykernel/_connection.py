@@ -70,11 +70,11 @@ def load_connection(connection: str | os.PathLike[str] | Mapping[str, Any] | Con
             raise KernelStartError(f"cannot read {source}: {exc.strerror or exc}") from exc
         except ValueError as exc:
             raise KernelStartError(f"{source} is not a JSON object: {exc}") from exc
-    # jupyter_client keeps keys as bytes in what its managers return.
-    fields = {key: value.decode() if isinstance(value, bytes) else value for key, value in fields.items()}
     try:
+        # jupyter_client keeps keys as bytes in what its managers return.
+        fields = {key: value.decode() if isinstance(value, bytes) else value for key, value in fields.items()}
         return msgspec.convert(fields, ConnectionInfo)
-    except msgspec.ValidationError as exc:
+    except ValueError as exc:
         raise KernelStartError(f"{source} is incomplete or wrong: {exc}") from exc
 
 

@@ -75,6 +75,7 @@ async def resolve_kernel(kernel: str | Sequence[str] | KernelSpec) -> LaunchSpec
 
 def _find_kernelspec(name: str) -> KernelSpec:
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel  # noqa: PLC0415
+    from traitlets import TraitError  # noqa: PLC0415
 
     manager = KernelSpecManager()
     try:
@@ -82,7 +83,7 @@ def _find_kernelspec(name: str) -> KernelSpec:
     except NoSuchKernel:
         installed = ", ".join(sorted(manager.find_kernel_specs())) or "none"
         raise KernelSpecError(f"no kernelspec named {name!r}; installed are: {installed}") from None
-    except (ValueError, OSError) as exc:
+    except (ValueError, TypeError, TraitError, OSError) as exc:
         raise KernelSpecError(f"the kernelspec {name!r} cannot be read: {exc}") from exc
 
 
@@ -93,16 +94,19 @@ def _from_kernelspec(name: str, spec: KernelSpec) -> LaunchSpec:
     if argv and argv[0] in {"python", f"python{major}", f"python{major}.{minor}"}:
         argv[0] = sys.executable
     metadata: dict[str, Any] = spec.metadata or {}
-    return _checked(
-        LaunchSpec(
-            name=name,
-            argv=argv,
-            env=dict(spec.env or {}),
-            interrupt_mode=spec.interrupt_mode,
-            supports_curve="curve" in (metadata.get("supported_encryption") or ()),
-            resource_dir=spec.resource_dir,
-        )
-    )
+    encryption = metadata.get("supported_encryption")
+    fields = {
+        "name": name,
+        "argv": argv,
+        "env": dict(spec.env or {}),
+        "interrupt_mode": spec.interrupt_mode,
+        "supports_curve": isinstance(encryption, list | tuple) and "curve" in encryption,
+        "resource_dir": spec.resource_dir,
+    }
+    try:
+        return _checked(msgspec.convert(fields, LaunchSpec))
+    except msgspec.ValidationError as exc:
+        raise KernelSpecError(f"the kernelspec {name!r} cannot be used: {exc}") from exc
 
 
 def _checked(spec: LaunchSpec) -> LaunchSpec:

@@ -331,7 +331,7 @@ class Launched(Owner):
 
     @asynccontextmanager
     async def _launch(self) -> AsyncIterator[Connection]:
-        with _runtime_directory() as directory:
+        with _runtime_directory(self._transport) as directory:
             info = new_connection(self._transport, directory, encrypted=self._encrypted)
             connection_file = directory / "kernel.json"
             info.write(connection_file)
@@ -467,10 +467,11 @@ def _how_it_ended(returncode: int | None) -> str:
 
 
 @contextmanager
-def _runtime_directory() -> Iterator[Path]:
-    """A directory that only this user can enter, with a path short enough for IPC sockets (about 100 bytes)."""
-    base = tempfile.gettempdir()
-    directory = Path(tempfile.mkdtemp(prefix="anykernel-", dir="/tmp" if len(base) > 60 else base))  # noqa: S108
+def _runtime_directory(transport: str) -> Iterator[Path]:
+    """A directory that only this user can enter."""
+    # Addresses of IPC sockets must be short: about 100 bytes for the system, and 31 for xeus kernels.
+    base = "/tmp" if transport == "ipc" else None  # noqa: S108
+    directory = Path(tempfile.mkdtemp(prefix="anyk-", dir=base))
     try:
         yield directory
     finally:

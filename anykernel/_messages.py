@@ -43,10 +43,12 @@ class Message(msgspec.Struct, frozen=True):
 
     @property
     def msg_type(self) -> str:
+        """What kind of message it is, such as ``"execute_reply"``."""
         return self.header["msg_type"]  # type: ignore[no-any-return]
 
     @property
     def msg_id(self) -> str:
+        """The message's own id."""
         return self.header["msg_id"]  # type: ignore[no-any-return]
 
     @property
@@ -66,6 +68,8 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class CompleteReply(Reply, frozen=True):
+    """Completions, and the part of the code that each would replace (in code points)."""
+
     matches: list[str] = []
     cursor_start: int = 0
     cursor_end: int = 0
@@ -73,23 +77,31 @@ class CompleteReply(Reply, frozen=True):
 
 
 class InspectReply(Reply, frozen=True):
+    """What is known of an object, in several MIME types."""
+
     found: bool = False
     data: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
 
 
 class IsCompleteReply(Reply, frozen=True):
+    """Whether code is ready to be run."""
+
     status: str = "unknown"
     """``"complete"``, ``"incomplete"``, ``"invalid"`` or ``"unknown"``."""
     indent: str = ""
 
 
 class HistoryReply(Reply, frozen=True):
+    """What was run, oldest first."""
+
     history: list[Any] = []
     """``[session, line_number, input]`` each; ``input`` is ``[input, output]`` where outputs were asked for."""
 
 
 class CommInfoReply(Reply, frozen=True):
+    """The comms that are open in the kernel."""
+
     comms: dict[str, dict[str, Any]] = {}
     """Open comms: ``comm_id`` to ``{"target_name": ...}``."""
 

@@ -2,9 +2,9 @@
 
 How this works. `OutputFold` takes the IOPub messages of one request in order and keeps the outputs they add up
 to: adjacent text of one stream is one `Stream`, ``clear_output`` empties the list (at once, or when the next
-output comes), ``update_display_data`` replaces what carries its display id. When more than ``limit`` bytes
-come, the first half of the limit stays (the head), the rest goes to the tail, and the tail forgets its oldest:
-so the middle is missing.
+output comes), ``update_display_data`` replaces what carries its display id. The first half of the limit is the
+head and stays; once something did not fit there, all that follows goes to the tail. When head and tail exceed the
+limit, the tail forgets its oldest: so the middle is missing.
 """
 
 from __future__ import annotations
@@ -89,17 +89,22 @@ def parse_output(msg_type: str, content: dict[str, Any]) -> Output:
     if not isinstance(metadata, dict):
         metadata = {}
     # `transient` may be None (seen with several kernels).
-    display_id = (content.get("transient") or {}).get("display_id")
-    if display_id is not None and not isinstance(display_id, str):
+    transient = content.get("transient")
+    display_id = transient.get("display_id") if isinstance(transient, dict) else None
+    if not isinstance(display_id, str):
         display_id = None
     if msg_type == "execute_result":
         count = content.get("execution_count")
-        return ExecuteResult(data, metadata, count if isinstance(count, int) else None, display_id)
+        return ExecuteResult(data, metadata, count if type(count) is int and count >= 0 else None, display_id)
     return DisplayData(data, metadata, display_id)
 
 
+# Characters of a stream's text that are kept in one piece: small pieces cost memory, trimming large ones time.
+_PIECE = 4096
+
+
 class _Entry:
-    """One output in the fold; a stream's text is a deque of chunks until somebody asks for it."""
+    """One output in the fold; a stream's text is a deque of pieces of about one size."""
 
     __slots__ = ("chunks", "name", "output", "size", "tail")
 
@@ -109,14 +114,25 @@ class _Entry:
         stream = output if isinstance(output, Stream) else None
         self.output = output if stream is None else None
         self.name = stream.name if stream is not None else None
-        self.chunks = deque([stream.text] if stream is not None else [])
+        self.chunks: deque[str] = deque()
+        if stream is not None:
+            self.append(stream.text)
+
+    def append(self, text: str) -> None:
+        if self.chunks and len(self.chunks[-1]) + len(text) <= _PIECE:
+            self.chunks[-1] += text
+        elif len(text) <= _PIECE:
+            self.chunks.append(text)
+        else:
+            self.chunks.extend(text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
 
 
 class OutputFold:
     """The outputs of one request so far.
 
     Args:
-        limit: bytes kept; text counts in UTF-8, other outputs by the size of their message.
+        limit: bytes kept; text counts in UTF-8, other outputs by the size of their message. The number of outputs
+            is limited too, to about one for each 512 bytes, since each costs as much memory, however small it is.
     """
 
     __slots__ = (
@@ -124,16 +140,22 @@ class OutputFold:
         "_cache",
         "_clear_pending",
         "_displays",
+        "_gap",
         "_half",
         "_head",
+        "_head_open",
         "_head_size",
+        "_limit",
+        "_max_entries",
         "_tail",
         "_tail_size",
         "dropped",
     )
 
     def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._half = limit // 2
+        self._max_entries = 128 + limit // 512
         self._clear_pending = False
         self._displays: dict[str, list[_Entry]] = {}
         self._cache: list[Output] | None = None
@@ -143,6 +165,7 @@ class OutputFold:
         self._head: list[_Entry] = []
         self._tail: deque[_Entry] = deque()
         self._head_size = self._tail_size = 0
+        self._head_open, self._gap = True, False
         self._displays.clear()
         self.dropped = 0
         """Bytes that the limit cost."""
@@ -160,25 +183,30 @@ class OutputFold:
             self.clear()
         self._cache = None
         if isinstance(output, Stream):
-            text = output.text
-            size = _utf8_size(text)
+            size = _utf8_size(output.text)
+            if not size:
+                return
+        if self._head_open:
             room = self._half - self._head_size
-            if not self._tail and size > room:
+            if size <= room and len(self._head) < self._max_entries // 2:
+                self._push(self._head, output, size)
+                self._head_size += size
+                return
+            self._head_open = False
+            if isinstance(output, Stream) and 0 < room < size:
                 # A stream's text can be split: what fits stays in the head.
-                first = text[:room] if text.isascii() else _first_bytes(text, room)
+                first, rest = _split(output.text, room)
                 if first:
                     taken = _utf8_size(first)
                     self._push(self._head, Stream(output.name, first), taken)
                     self._head_size += taken
-                    output, size = Stream(output.name, text[len(first) :]), size - taken
-        if not self._tail and self._head_size + size <= self._half:
-            self._push(self._head, output, size)
-            self._head_size += size
-            return
+                    output, size = Stream(output.name, rest), size - taken
         self._push(self._tail, output, size)
         self._tail_size += size
-        while self._tail_size > self._half:
-            self._evict(self._tail_size - self._half)
+        while (excess := self._head_size + self._tail_size - self._limit) > 0:
+            self._evict(excess)
+        while len(self._tail) > self._max_entries // 2:
+            self._evict(self._tail[0].size)
 
     def update(self, display_id: str, data: dict[str, Any], metadata: dict[str, Any], size: int) -> bool:
         """Replace the data of every output with this display id; False where there is none."""
@@ -188,7 +216,7 @@ class OutputFold:
         self._cache = None
         for entry in entries:
             growth = size - entry.size
-            if self._head_size + self._tail_size + growth > 2 * self._half:
+            if self._head_size + self._tail_size + growth > self._limit:
                 self.dropped += size  # the old data stays: it is what the limit has room for
                 continue
             assert isinstance(entry.output, DisplayData | ExecuteResult)
@@ -203,7 +231,7 @@ class OutputFold:
     def _push(self, entries: list[_Entry] | deque[_Entry], output: Output, size: int) -> None:
         if isinstance(output, Stream):
             if entries and entries[-1].name == output.name:
-                entries[-1].chunks.append(output.text)
+                entries[-1].append(output.text)
                 entries[-1].size += size
                 return
             entries.append(_Entry(output, size, tail=entries is self._tail))
@@ -215,15 +243,17 @@ class OutputFold:
             self._displays.setdefault(display_id, []).append(entry)
 
     def _evict(self, excess: int) -> None:
-        """Drop the oldest of the tail: one chunk of text (or the excess of one), or one other output."""
+        """Drop the oldest of the tail: one piece of text (or the excess of one), or one other output."""
+        self._gap = True
         entry = self._tail[0]
         if entry.output is None:
             chunk = entry.chunks.popleft()
             dropped = _utf8_size(chunk)
             if dropped > excess:
-                kept = chunk[excess:] if chunk.isascii() else _last_bytes(chunk, dropped - excess)
-                entry.chunks.appendleft(kept)
-                dropped -= _utf8_size(kept)
+                kept = _split(chunk, excess, up=True)[1]
+                if kept:
+                    entry.chunks.appendleft(kept)
+                    dropped -= _utf8_size(kept)
             entry.size -= dropped
             if not entry.chunks:
                 self._tail.popleft()
@@ -247,7 +277,7 @@ class OutputFold:
         """The outputs, adjacent text of one stream joined (but not across a gap)."""
         if self._cache is None:
             head, tail = list(map(_fold, self._head)), list(map(_fold, self._tail))
-            if head and tail and not self.dropped:
+            if head and tail and not self._gap:
                 last, first = head[-1], tail[0]
                 if isinstance(last, Stream) and isinstance(first, Stream) and last.name == first.name:
                     head[-1], tail = Stream(last.name, last.text + first.text), tail[1:]
@@ -257,16 +287,14 @@ class OutputFold:
     @property
     def gap(self) -> int | None:
         """Index in ``outputs`` before which the limit dropped something."""
-        return len(self._head) if self.dropped else None
+        return len(self._head) if self._gap else None
 
 
 def _fold(entry: _Entry) -> Output:
     if entry.output is not None:
         return entry.output
     assert entry.name is not None
-    if len(entry.chunks) > 1:
-        entry.chunks = deque(("".join(entry.chunks),))
-    return Stream(entry.name, entry.chunks[0])
+    return Stream(entry.name, "".join(entry.chunks))
 
 
 def _utf8_size(text: str) -> int:
@@ -274,12 +302,16 @@ def _utf8_size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _first_bytes(text: str, size: int) -> str:
-    return text.encode("utf-8", "surrogatepass")[:size].decode("utf-8", "ignore")
-
-
-def _last_bytes(text: str, size: int) -> str:
-    return text.encode("utf-8", "surrogatepass")[-size:].decode("utf-8", "ignore")
+def _split(text: str, size: int, *, up: bool = False) -> tuple[str, str]:
+    """Split text after ``size`` bytes of UTF-8; a character that lies across goes to the second, or ``up`` the first."""
+    if text.isascii():
+        return text[:size], text[size:]
+    # Half a surrogate pair is no character for UTF-8, but it is for Python.
+    data = text.encode("utf-8", "surrogatepass")
+    step = 1 if up else -1
+    while 0 < size < len(data) and data[size] & 0xC0 == 0x80:
+        size += step
+    return data[:size].decode("utf-8", "surrogatepass"), data[size:].decode("utf-8", "surrogatepass")
 
 
 class Displays:
@@ -292,7 +324,9 @@ class Displays:
     def add(self, display_id: str, fold: OutputFold) -> None:
         self._folds.setdefault(display_id, weakref.WeakSet()).add(fold)
         if len(self._folds) > self._prune_at:
-            self._folds = {key: folds for key, folds in self._folds.items() if folds}
+            self._folds = {
+                key: folds for key, folds in self._folds.items() if any(key in fold._displays for fold in folds)
+            }
             self._prune_at = max(64, 2 * len(self._folds))
 
     def update(self, content: dict[str, Any], size: int) -> None:

@@ -14,20 +14,22 @@ from ._outputs import DisplayData, ErrorOutput, ExecuteResult, Output, OutputFol
 
 __all__ = ["Result", "terminal_text"]
 
-# CSI sequences (colours, cursor), OSC sequences (titles, links; ended by BEL or ST), and two-character escapes.
-_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_MOVES = re.compile("([\r\b])")
+# CSI sequences (colours, cursor; but not "erase in line", which is carried out), strings (titles, links, graphics;
+# ended by BEL or ST), other escapes (character sets, saved cursor), and an escape character that introduces nothing.
+_ANSI = re.compile(
+    r"\x1b(?:\[(?![012]?K)[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~]|(?!\[[012]?K)[0-~]|(?!\[))"
+)
+_MOVES = re.compile(r"(\r|\x08|\x1b\[[012]?K)")
 
 
 def terminal_text(text: str) -> str:
-    """What a terminal would show: ANSI sequences removed, carriage returns and backspaces carried out."""
+    """What a terminal would show: ANSI sequences removed; carriage returns, backspaces and erasures carried out."""
     if "\x1b" in text:
         text = _ANSI.sub("", text)
-    if "\r" not in text and "\b" not in text:
+    if "\r" not in text and "\b" not in text and "\x1b" not in text:
         return text
-    return "\n".join(
-        _overwrite(line) if "\r" in line or "\b" in line else line for line in text.replace("\r\n", "\n").split("\n")
-    )
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join(_overwrite(line) if _MOVES.search(line) else line for line in lines)
 
 
 def _overwrite(line: str) -> str:
@@ -38,7 +40,14 @@ def _overwrite(line: str) -> str:
             column = 0
         elif part == "\b":
             column = max(0, column - 1)
-        else:
+        elif part in ("\x1b[K", "\x1b[0K"):
+            del cells[column:]
+        elif part == "\x1b[1K":
+            cells[: column + 1] = " " * min(column + 1, len(cells))
+        elif part == "\x1b[2K":
+            cells.clear()
+        elif part:
+            cells.extend(" " * (column - len(cells)))
             cells[column : column + len(part)] = part
             column += len(part)
     return "".join(cells)
@@ -127,12 +136,14 @@ class Result:
     @property
     def user_expressions(self) -> dict[str, Any]:
         """The reply's user expressions: a MIME bundle or an error each, as the protocol gives them."""
-        return self._reply.get("user_expressions") or {}
+        expressions = self._reply.get("user_expressions")
+        return expressions if isinstance(expressions, dict) else {}
 
     @property
     def payload(self) -> list[dict[str, Any]]:
         """The reply's payloads, such as ``{"source": "ask_exit"}`` after ``exit()``; an old protocol feature."""
-        return self._reply.get("payload") or []
+        payload = self._reply.get("payload")
+        return payload if isinstance(payload, list) else []
 
     @property
     def text(self) -> str:
@@ -150,6 +161,8 @@ class Result:
             following = outputs[index + 1] if index + 1 < len(outputs) else None
             if following is not None and not isinstance(output, Stream) and part and not part.endswith("\n"):
                 parts.append("\n")
+        if self._fold.gap == len(outputs):
+            parts.append(f"[... {self._fold.dropped} bytes of output left out ...]\n")
         # No text has a form for lone surrogates; what is read here goes on to files and other services.
         return "".join(parts).encode("utf-8", "replace").decode()
 
@@ -221,15 +234,25 @@ def _to_nbformat(output: Output) -> dict[str, Any]:
         }
     bundle = {
         # Only JSON types may hold anything but text; what breaks that is written as its JSON.
-        mime: value
-        if re.fullmatch(r"application/(.*\+)?json", mime)
-        else _valid(value if isinstance(value, str) else json.dumps(value))
+        _valid(mime): _valid_json(value)
+        if isinstance(value, str) or re.fullmatch(r"application/(.*\+)?json", mime)
+        else json.dumps(value)
         for mime, value in output.data.items()
     }
-    fields: dict[str, Any] = {"data": bundle, "metadata": output.metadata}
+    fields: dict[str, Any] = {"data": bundle, "metadata": _valid_json(output.metadata)}
     if isinstance(output, ExecuteResult):
         return {"output_type": "execute_result", "execution_count": output.execution_count, **fields}
     return {"output_type": "display_data", **fields}
+
+
+def _valid_json(value: Any) -> Any:
+    if isinstance(value, str):
+        return _valid(value)
+    if isinstance(value, list):
+        return [_valid_json(item) for item in value]
+    if isinstance(value, dict):
+        return {_valid(key): _valid_json(item) for key, item in value.items()}
+    return value
 
 
 def _valid(text: str) -> str:

@@ -65,7 +65,10 @@ def dumps(value: Any) -> bytes:
     try:
         return _encoder.encode(value)
     except UnicodeEncodeError:
-        return json.dumps(msgspec.to_builtins(value)).encode()
+        text = json.dumps(msgspec.to_builtins(value))
+        if "NaN" in text or "Infinity" in text:  # perhaps as numbers, for which msgspec writes null
+            text = json.dumps(json.loads(text, parse_constant=lambda _: None))
+        return text.encode()
 
 
 def encode_parts(message: Message) -> list[Frame]:

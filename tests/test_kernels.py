@@ -12,8 +12,9 @@ import sys
 
 import anyio
 import pytest
+from jupyter_client.kernelspec import KernelSpec
 
-from anykernel import ExecutionTimeoutError, UnsupportedError, open_kernel
+from anykernel import ExecutionTimeoutError, KernelDiedError, UnsupportedError, open_kernel
 
 IPYKERNEL6 = os.environ.get("ANYKERNEL_TEST_IPYKERNEL6")
 
@@ -27,23 +28,35 @@ PYTHON = {
 
 
 class Case:
-    def __init__(self, argv, module, code=PYTHON, **options):
-        self.argv, self.module, self.code, self.options = argv, module, code, options
+    def __init__(self, argv, module, code=PYTHON, interrupt_mode="signal", interruptible=True, shutdown_timeout=5):
+        self.spec = KernelSpec(argv=[arg or "" for arg in argv], interrupt_mode=interrupt_mode)
+        self.code = code
+        self.interruptible = interruptible
+        self.options = {"shutdown_timeout": shutdown_timeout}
         self.installed = argv[0] is not None and (module is None or importlib.util.find_spec(module) is not None)
+
+    def open(self, **options):
+        return open_kernel(self.spec, **self.options, **options)
 
 
 CASES = {
     "ipykernel 7": Case([sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "ipykernel"),
     "ipykernel 6": Case([IPYKERNEL6, "-m", "ipykernel_launcher", "-f", "{connection_file}"], None),
-    "xeus-python": Case([sys.executable, "-m", "xpython_launcher", "-f", "{connection_file}"], "xpython_launcher"),
+    # As its wheel has it, it ends on SIGINT, and answers interrupt requests without doing anything.
+    "xeus-python": Case(
+        [sys.executable, "-m", "xpython_launcher", "-f", "{connection_file}"], "xpython_launcher", interruptible=False
+    ),
+    # Its bash ignores SIGTERM, for which the kernel waits at its end.
     "bash_kernel": Case(
         [sys.executable, "-m", "bash_kernel", "-f", "{connection_file}"],
         "bash_kernel",
         {"print": "echo out", "value": None, "error": "false", "sleep": "sleep 60", "busy": "while true; do :; done"},
+        shutdown_timeout=0.5,
     ),
     "async-kernel": Case(
         [sys.executable, "-m", "async_kernel", "start", "--connection_file={connection_file}", "--name=async"],
         "async_kernel",
+        interrupt_mode="message",
     ),
 }
 
@@ -56,12 +69,8 @@ def case(request):
     return case
 
 
-def output(i):
-    return f"echo {i}" if i else ""
-
-
 async def test_the_main_job_works_on_every_kernel(case):
-    async with open_kernel(case.argv) as kernel:
+    async with case.open() as kernel:
         assert kernel.info.protocol_version
         assert kernel.info.language
         result = await kernel.execute(case.code["print"])
@@ -75,23 +84,24 @@ async def test_the_main_job_works_on_every_kernel(case):
         results = {}
 
         async def run(i):
-            results[i] = await kernel.execute(f"echo {i}" if "bash" in str(case.argv) else f"print({i})")
+            results[i] = await kernel.execute(f"echo {i}" if case.code is not PYTHON else f"print({i})")
 
         async with anyio.create_task_group() as tasks:
             for i in range(30):
                 tasks.start_soon(run, i)
         assert {i: r.text.strip() for i, r in results.items()} == {i: str(i) for i in range(30)}
-        assert (await kernel.complete("ech" if "bash" in str(case.argv) else "prin")).matches
+        assert (await kernel.complete("ech" if case.code is not PYTHON else "prin")).matches
         assert len(kernel._connection.router) == 0
 
 
-async def test_running_code_is_stopped_and_the_kernel_goes_on(case, request):
-    if "async_kernel" in str(case.argv):
-        case_options = {}
-    else:
-        case_options = case.options
-    async with open_kernel(case.argv, **case_options) as kernel:
+async def test_running_code_is_stopped_and_the_kernel_goes_on(case):
+    async with case.open() as kernel:
         for code in (case.code["sleep"], case.code["busy"]):
+            if not case.interruptible:
+                with pytest.raises(KernelDiedError):
+                    await kernel.execute(code, timeout=0.5)
+                await kernel.restart()
+                continue
             with pytest.raises(ExecutionTimeoutError) as caught:
                 await kernel.execute(code, timeout=0.5)
             assert caught.value.settled
@@ -99,7 +109,7 @@ async def test_running_code_is_stopped_and_the_kernel_goes_on(case, request):
 
 
 async def test_a_restart_gives_a_new_process(case):
-    async with open_kernel(case.argv) as kernel:
+    async with case.open() as kernel:
         pid = kernel.pid
         await kernel.restart()
         assert kernel.pid != pid
@@ -107,13 +117,13 @@ async def test_a_restart_gives_a_new_process(case):
 
 
 async def test_ipc_works_where_the_kernel_has_it(case):
-    async with open_kernel(case.argv, transport="ipc") as kernel:
+    async with case.open(transport="ipc") as kernel:
         assert (await kernel.execute(case.code["print"])).text.strip() == "out"
 
 
 async def test_evaluate_says_when_the_kernel_cannot():
     if not CASES["bash_kernel"].installed:
         pytest.skip("bash_kernel is not installed")
-    async with open_kernel(CASES["bash_kernel"].argv) as kernel:
+    async with CASES["bash_kernel"].open() as kernel:
         with pytest.raises(UnsupportedError):
             await kernel.evaluate("x")

@@ -103,7 +103,6 @@ def test_every_exported_name_exists_once():
     assert [name for name in anykernel.__all__ if not hasattr(anykernel, name)] == []
 
 
-@pytest.mark.xfail(reason="the typed replies have no docstrings")
 def test_every_exported_class_and_function_has_a_docstring_of_its_own():
     undocumented = []
     for name in anykernel.__all__:
@@ -115,7 +114,6 @@ def test_every_exported_class_and_function_has_a_docstring_of_its_own():
     assert undocumented == []
 
 
-@pytest.mark.xfail(reason="Message.msg_type and Message.msg_id have no docstrings")
 def test_everything_public_that_an_exported_class_defines_is_documented():
     undocumented = []
     for name in anykernel.__all__:

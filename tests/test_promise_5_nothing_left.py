@@ -46,7 +46,7 @@ async def test_the_start_can_be_cancelled_at_any_moment():
             tasks.start_soon(start)
             await (turns(moment) if kind == "turns" else anyio.sleep(moment))
             tasks.cancel_scope.cancel()
-        assert not list(Path(tempfile.gettempdir()).glob("anykernel-*")), (kind, moment)
+        assert not list(Path(tempfile.gettempdir()).glob("anyk-*")), (kind, moment)
 
 
 @pytest.mark.limit(180)
@@ -65,7 +65,7 @@ async def test_the_end_can_be_cancelled_at_any_moment():
             await ready.wait()
             await (turns(moment) if kind == "turns" else anyio.sleep(moment))
             tasks.cancel_scope.cancel()
-        assert not list(Path(tempfile.gettempdir()).glob("anykernel-*")), (kind, moment)
+        assert not list(Path(tempfile.gettempdir()).glob("anyk-*")), (kind, moment)
 
 
 async def test_the_block_can_be_cancelled_whatever_is_under_way():
@@ -164,11 +164,11 @@ anyio.run(main)
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment
     ) as client:
         pids = [int(pid) for pid in client.stdout.readline().split()]
-        assert list(tmp_path.glob("anykernel-*"))
+        assert list(tmp_path.glob("anyk-*"))
         client.kill()
     gone(pids)
     deadline = time.monotonic() + 3
-    while list(tmp_path.glob("anykernel-*")):
+    while list(tmp_path.glob("anyk-*")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

@@ -67,7 +67,6 @@ def test_a_message_survives_encoding_and_decoding(header, parent, metadata, cont
     assert received.size == len(frames[5]) + sum(map(len, buffers))
 
 
-@pytest.mark.xfail(reason="beside half a surrogate pair, NaN is written as NaN")
 @given(json_objects, st.sampled_from(["plain", "half \ud800"]), st.sampled_from([math.nan, math.inf, -math.inf]))
 @example({}, "half \ud800", math.nan)
 @quick
@@ -191,6 +190,7 @@ def test_arbitrary_frames_give_a_message_or_a_bad_message_error(frames, key):
 def test_arbitrary_parts_of_a_kernel_that_has_the_key_give_a_message_or_a_bad_message_error(
     header, parent, metadata, content, topics, buffers
 ):
+    topics = [topic for topic in topics if topic != DELIMITER]
     outcome = decode(Codec(KEY), [*topics, *sign([header, parent, metadata, content]), *buffers])
     if isinstance(outcome, Message):
         check_types(outcome)
