@@ -46,7 +46,7 @@ from ._process import KernelProcess, open_kernel_process
 from ._router import Ending, Router
 from ._tasks import open_task_group
 from ._transport import Transport
-from ._zmq import ZmqTransport
+from ._zmq import DESCRIPTORS, ZmqTransport, ensure_descriptors
 
 if TYPE_CHECKING:
     pass
@@ -95,6 +95,7 @@ class Owner(Lifecycle):
         self._heartbeat_interval = heartbeat_interval
         self._heartbeat_misses = heartbeat_misses
         self._closed = False
+        self._scope = anyio.CancelScope()
         self._router: Router | None = None
 
         def start_soon(func: Callable[[], Coroutine[Any, Any, object]]) -> None:
@@ -102,9 +103,24 @@ class Owner(Lifecycle):
 
         self.kernel = Kernel(self, start_soon, output_limit=output_limit, interrupt_timeout=interrupt_timeout)
 
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Own the kernel until `close`; a task of its own."""
+        with self._scope:
+            await self._run(task_status)
+
+    def _started(self, task_status: TaskStatus[None]) -> None:
+        # From here on, a cancellation of the block reaches the block only. When it has ended, `close` ends this:
+        # otherwise the block would see the connection end, and not that it was cancelled.
+        self._scope.shield = True
+        task_status.started()
+
+    async def _run(self, task_status: TaskStatus[None]) -> None:
+        raise NotImplementedError
+
     def close(self) -> None:
-        """The block has ended: refuse all calls from now on."""
+        """The block has ended: refuse all calls from now on, and end `run`."""
         self._close("the kernel's block has ended")
+        self._scope.cancel()
 
     def _close(self, reason: str) -> None:
         self._closed = True
@@ -269,7 +285,7 @@ class Launched(Owner):
         self._wake.set()
         await self._gone.wait()
 
-    async def run(self, *, task_status: TaskStatus[None]) -> None:
+    async def _run(self, task_status: TaskStatus[None]) -> None:
         """Start the kernel, and again after restarts, until the block ends."""
         try:
             while True:
@@ -320,7 +336,7 @@ class Launched(Owner):
                         self._end_restart()
                     else:
                         self._ready_once = True
-                        task_status.started()
+                        self._started(task_status)
                     await connection.router.ended.wait()
                 return
             except ConnectionClosedError:
@@ -331,10 +347,15 @@ class Launched(Owner):
 
     @asynccontextmanager
     async def _launch(self) -> AsyncIterator[Connection]:
+        # Before anything is begun, and with those that starting two processes takes.
+        ensure_descriptors(DESCRIPTORS + 16)
         with _runtime_directory(self._transport) as directory:
-            info = new_connection(self._transport, directory, encrypted=self._encrypted)
             connection_file = directory / "kernel.json"
-            info.write(connection_file)
+            try:
+                info = new_connection(self._transport, directory, encrypted=self._encrypted)
+                info.write(connection_file)
+            except OSError as exc:
+                raise KernelStartError(f"cannot prepare the kernel's connection: {exc}") from exc
             argv, env = self._spec.command(connection_file), self._spec.environment(self._env)
             async with open_kernel_process(argv, cwd=self._cwd, env=env, directory=directory) as process:
                 if self._closed:
@@ -426,7 +447,7 @@ class Connected(Owner):
                 await router.transport.disconnected()
         self.close()
 
-    async def run(self, *, task_status: TaskStatus[None]) -> None:
+    async def _run(self, task_status: TaskStatus[None]) -> None:
         transport = self._open_transport()
 
         async def watch(router: Router) -> None:
@@ -439,7 +460,7 @@ class Connected(Owner):
         try:
             async with self._connection(transport, self._info, watch=watch) as connection:
                 self.kernel._attach(connection)
-                task_status.started()
+                self._started(task_status)
                 await connection.router.ended.wait()
         except KernelDiedError as exc:
             raise KernelStartError(f"the kernel went away before it was ready: {exc}") from exc
@@ -471,7 +492,10 @@ def _runtime_directory(transport: str) -> Iterator[Path]:
     """A directory that only this user can enter."""
     # Addresses of IPC sockets must be short: about 100 bytes for the system, and 31 for xeus kernels.
     base = "/tmp" if transport == "ipc" else None  # noqa: S108
-    directory = Path(tempfile.mkdtemp(prefix="anyk-", dir=base))
+    try:
+        directory = Path(tempfile.mkdtemp(prefix="anyk-", dir=base))
+    except OSError as exc:
+        raise KernelStartError(f"cannot make a directory for the kernel: {exc}") from exc
     try:
         yield directory
     finally:

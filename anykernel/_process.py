@@ -36,7 +36,7 @@ _TERMINATE_TIMEOUT = 1.0
 _REAP_TIMEOUT = 5.0
 
 # $1 is the process group, $2 the directory. `read` fails when the pipe breaks; a line means that all is well.
-_GUARD = 'read -r _ || { kill -KILL -- "-$1"; rm -rf -- "$2"; }'
+_GUARD = 'read -r _ || { kill -s KILL -- "-$1"; rm -rf -- "$2"; }'
 
 _POSIX = sys.platform != "win32"
 

@@ -15,6 +15,7 @@ synchronous call, and a cancellation cannot come in between).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -33,7 +34,7 @@ from ._messages import Message
 from ._transport import Deliver
 from ._wire import BadMessageError, Codec, Frame
 
-__all__ = ["ZmqTransport"]
+__all__ = ["DESCRIPTORS", "ZmqTransport", "ensure_descriptors"]
 
 logger = logging.getLogger("anykernel")
 
@@ -47,6 +48,9 @@ _SEND_BURST = 64
 _READ_BURST = 512
 # Frames from this size on (bytes) are not copied out of libzmq's memory but viewed there.
 _VIEW_SIZE = 64 * 1024
+
+# Descriptors that a connection takes: 18 as measured, and some to spare.
+DESCRIPTORS = 32
 
 _KINDS = {"shell": zmq.DEALER, "control": zmq.DEALER, "stdin": zmq.DEALER, "iopub": zmq.SUB, "hb": zmq.DEALER}
 
@@ -68,9 +72,13 @@ class _Socket:
         """Send one multipart message, and receive what the send may have hidden from the reader."""
         if self._socket.closed:
             raise ConnectionClosedError("the connection is closed")
-        for frame in frames[:-1]:
-            self._backend_send(frame, _SNDMORE)
-        self._backend_send(frames[-1], _NOBLOCK)
+        try:
+            for frame in frames[:-1]:
+                self._backend_send(frame, _SNDMORE)
+            self._backend_send(frames[-1], _NOBLOCK)
+        except zmq.ZMQError as exc:
+            # EAGAIN: the kernel refused the handshake, and ZMQ gave the connection up.
+            raise ConnectionClosedError(f"cannot send to the kernel: {exc}") from exc
         # While the receive loop is running further up the stack, it receives until EAGAIN itself.
         # (The reader receives first thing when it starts.)
         if self._receiving or self.on_frames is None:
@@ -125,6 +133,25 @@ def _data(frame: zmq.Frame) -> Frame:
     return frame.bytes if len(frame) < _VIEW_SIZE else frame.buffer
 
 
+def ensure_descriptors(count: int) -> None:
+    """Make sure that so many descriptors can be opened now.
+
+    libzmq ends the whole process (abort) when it runs out of descriptors while a context starts.
+
+    Raises:
+        KernelStartError: there are not as many left.
+    """
+    spare: list[int] = []
+    try:
+        for _ in range(count):
+            spare.append(os.open(os.devnull, os.O_RDONLY))  # noqa: PERF401 - those before a failure must be known
+    except OSError as exc:
+        raise KernelStartError(f"a kernel's connection needs {count} file descriptors: {exc.strerror}") from exc
+    finally:
+        for descriptor in spare:
+            os.close(descriptor)
+
+
 class ZmqTransport:
     """A connection to a kernel over TCP or IPC, as `anykernel._transport.Transport` describes it.
 
@@ -139,6 +166,7 @@ class ZmqTransport:
     channels: tuple[str, ...] = ("shell", "control", "iopub", "stdin", "hb", "monitor")
 
     def __init__(self, info: ConnectionInfo, *, reconnect_interval: int = 100) -> None:
+        ensure_descriptors(DESCRIPTORS)
         try:
             self._codec = Codec(info.key.encode(), info.signature_scheme)
         except ValueError as exc:
@@ -185,11 +213,7 @@ class ZmqTransport:
             raise KernelStartError(f"cannot connect to {info.address('shell')}: {exc}") from exc
 
     def send(self, message: Message) -> None:
-        frames = self._codec.encode(message)
-        try:
-            self._sockets[message.channel].send(frames)
-        except zmq.ZMQError as exc:
-            raise ConnectionClosedError(f"cannot send to the kernel: {exc}") from exc
+        self._sockets[message.channel].send(self._codec.encode(message))
 
     async def read(self, channel: str, deliver: Deliver) -> None:
         decode, dropped = self._codec.decode, self.dropped
@@ -227,9 +251,10 @@ class ZmqTransport:
     async def beat(self, timeout: float) -> bool:
         self._echo = anyio.Event()
         self._beat_payload = str(time.monotonic_ns()).encode()
-        # An empty frame first, which is what a REQ socket would send.
-        self._sockets["hb"].send([b"", self._beat_payload])
         with anyio.move_on_after(timeout):
+            with contextlib.suppress(ConnectionClosedError):  # then there will be no echo
+                # An empty frame first, which is what a REQ socket would send.
+                self._sockets["hb"].send([b"", self._beat_payload])
             await self._echo.wait()
             return True
         # If it was our event loop that was late, the echo may be waiting.

@@ -28,7 +28,7 @@ PYTHON = {
 
 
 class Case:
-    def __init__(self, argv, module, code=PYTHON, interrupt_mode="signal", interruptible=True, shutdown_timeout=5):
+    def __init__(self, argv, module, code=PYTHON, *, interrupt_mode="signal", interruptible=True, shutdown_timeout=5):
         self.spec = KernelSpec(argv=[arg or "" for arg in argv], interrupt_mode=interrupt_mode)
         self.code = code
         self.interruptible = interruptible
