@@ -391,12 +391,11 @@ class Launched(Owner):
         if dead or process.returncode is not None:
             process.kill()  # its heart has stopped, or only its children are left
             return
-        if busy and self._spec.interrupt_mode == "signal":
-            # It ends when the code does, so the code must.
-            process.signal(signal.SIGINT)
         header = router.new_header("shutdown_request")
         router.transport.send(Message("control", header, content={"restart": self._restarting is not None}))
-        await process.stop(self._shutdown_timeout)
+        # The kernel ends when its code does, so the code must.
+        interrupt = busy and self._spec.interrupt_mode == "signal"
+        await process.stop(self._shutdown_timeout, interrupt=interrupt)
 
 
 class _Restart:

@@ -30,6 +30,8 @@ __all__ = ["KernelProcess", "open_kernel_process"]
 _STDERR_LIMIT = 16 * 1024
 # How long the rest of the output may take after the exit, in seconds: children may hold the pipe for ever.
 _LAST_WORDS_TIMEOUT = 0.05
+# Between two interrupts of a process that is to end, in seconds.
+_INTERRUPT_INTERVAL = 0.25
 # How long after SIGTERM comes SIGKILL, in seconds.
 _TERMINATE_TIMEOUT = 1.0
 # How long a process may take to be gone after SIGKILL, in seconds; only one stuck in the system takes longer.
@@ -100,9 +102,17 @@ class KernelProcess:
         elif self.returncode is None:
             self._process.kill()
 
-    async def stop(self, timeout: float) -> None:
-        """Wait up to ``timeout`` seconds for the process to exit, then SIGTERM and a second, then SIGKILL."""
+    async def stop(self, timeout: float, *, interrupt: bool) -> None:
+        """Wait up to ``timeout`` seconds for the process to exit, then SIGTERM and a second, then SIGKILL.
+
+        With ``interrupt`` it is sent SIGINT while it does not, repeatedly: one may be lost.
+        """
         with anyio.move_on_after(timeout):
+            while interrupt and _POSIX:
+                self.signal(signal.SIGINT)
+                with anyio.move_on_after(_INTERRUPT_INTERVAL):
+                    await self._process.wait()
+                    return
             await self._process.wait()
             return
         if _POSIX:

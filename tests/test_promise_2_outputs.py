@@ -30,7 +30,7 @@ async def test_20000_outputs_arrive_in_order_though_the_event_loop_is_blocked():
     async with open_kernel(output_limit=2**30) as kernel:
         execution = await kernel.submit("for i in range(20000): display(i)")
         await anyio.wait_all_tasks_blocked()
-        time.sleep(4)
+        time.sleep(3)
         result = await execution.wait()
         assert [o.data["text/plain"] for o in result.outputs] == [str(i) for i in range(20000)]
         assert result.complete
