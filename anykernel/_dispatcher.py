@@ -24,6 +24,8 @@ class Dispatcher:
         self._in_flight: set[Execution] = set()
         self._held = 0
         self._pumping = False
+        self.ended_busy = False
+        """Whether something of ours lay in the kernel when the connection ended."""
         router.dispatchers.append(self)
 
     @property
@@ -64,6 +66,7 @@ class Dispatcher:
 
     def end(self, ending: Ending) -> None:
         """Fail what is queued; the router fails what was sent."""
+        self.ended_busy = self.busy
         queued = list(self._queued)
         self._queued.clear()
         for execution in queued:

@@ -385,7 +385,7 @@ class Launched(Owner):
 
     async def _take_down(self, connection: Connection, process: KernelProcess) -> None:
         """End a process that was ready: ask it, then make it."""
-        router, busy = connection.router, connection.dispatcher.busy
+        router = connection.router
         dead = router.ending is not None and isinstance(router.ending(None), KernelDiedError)
         router.end(_closed("the kernel's block has ended"))
         if dead or process.returncode is not None:
@@ -394,7 +394,7 @@ class Launched(Owner):
         header = router.new_header("shutdown_request")
         router.transport.send(Message("control", header, content={"restart": self._restarting is not None}))
         # The kernel ends when its code does, so the code must.
-        interrupt = busy and self._spec.interrupt_mode == "signal"
+        interrupt = connection.dispatcher.ended_busy and self._spec.interrupt_mode == "signal"
         await process.stop(self._shutdown_timeout, interrupt=interrupt)
 
 

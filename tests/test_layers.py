@@ -27,6 +27,7 @@ LAYERS = [
     ("_shell", "_kernel"),
     ("_lifecycle", "_open"),
     ("__init__",),
+    ("__main__",),
 ]
 LEVELS = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 
