@@ -27,7 +27,7 @@ import anyio.lowlevel
 
 from ._exceptions import AnyKernelError, ExecutionTimeoutError, ProtocolError, StdinError
 from ._messages import Message
-from ._outputs import DisplayData, Displays, Output, OutputFold, parse_output
+from ._outputs import DisplayData, Displays, ExecuteResult, Output, OutputFold, parse_output
 from ._queue import ByteBoundedStream
 from ._result import Result
 from ._router import Ending, Request
@@ -380,7 +380,7 @@ class Execution(Request):
         output = parse_output(message.header["msg_type"], message.content)
         self._code_runs()
         self._fold.add(output, message.size)
-        if isinstance(output, DisplayData) and output.display_id is not None:
+        if isinstance(output, DisplayData | ExecuteResult) and output.display_id is not None:
             self._owner.displays.add(output.display_id, self._fold)
         if self._streams:
             for stream in self._streams:

@@ -13,6 +13,7 @@ SIGKILL to the process group, reap.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -392,7 +393,8 @@ class Launched(Owner):
             process.kill()  # its heart has stopped, or only its children are left
             return
         header = router.new_header("shutdown_request")
-        router.transport.send(Message("control", header, content={"restart": self._restarting is not None}))
+        with contextlib.suppress(ConnectionClosedError):  # what cannot be asked is made to end
+            router.transport.send(Message("control", header, content={"restart": self._restarting is not None}))
         # The kernel ends when its code does, so the code must.
         interrupt = connection.dispatcher.ended_busy and self._spec.interrupt_mode == "signal"
         await process.stop(self._shutdown_timeout, interrupt=interrupt)
