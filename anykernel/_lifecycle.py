@@ -62,6 +62,9 @@ RESTART_WINDOW = 60.0
 # Milliseconds between attempts to connect to a kernel that is starting. ZMQ's own 100 would add 50 to each start.
 STARTUP_RECONNECT = 10
 
+# Seconds between two requests by which a kernel that does not greet is found to reach us on IOPub.
+PROBE_INTERVAL = 0.05
+
 _ADDRESS_IN_USE = re.compile(r"address (is )?already in use|EADDRINUSE", re.IGNORECASE)
 
 
@@ -184,7 +187,12 @@ class Owner(Lifecycle):
                 tasks.start_soon(ask, "shell")
                 tasks.start_soon(ask, "control")
                 await answered.wait()
-                await router.iopub_seen.wait()
+                while not router.iopub_seen.is_set():
+                    with anyio.move_on_after(PROBE_INTERVAL):
+                        await router.iopub_seen.wait()
+                        break
+                    # A kernel that does not greet may have published before our subscription reached it.
+                    await router.request("kernel_info_request", {}, channel=replies[0].channel)
                 await transport.connected()
                 tasks.cancel_scope.cancel()
         if router.ending is not None:
