@@ -45,6 +45,9 @@ INTERRUPT_INTERVAL = 1.0
 # before they can be interrupted, and an interrupt in between is lost.
 START_GRACE = 0.05
 
+# What an output takes in memory besides its text or data, in bytes, about.
+_OUTPUT_OVERHEAD = 256
+
 StdinHandler = Callable[[str, bool], Union[str, Awaitable[str]]]
 """Called with the prompt and whether the answer is a password; returns the answer, or an awaitable of it.
 
@@ -80,32 +83,11 @@ class Execution(Request):
     """
 
     __slots__ = (
-        "_changed",
-        "_check",
-        "_code_started",
-        "_dispatcher",
-        "_doomed",
-        "_error",
-        "_fold",
-        "_idle",
-        "_inbox",
-        "_interrupts",
-        "_message",
-        "_on_output",
-        "_owner",
-        "_replied",
-        "_scopes",
-        "_settled",
-        "_started_time",
-        "_stdin",
-        "_stopping",
-        "_streams",
-        "_timeout",
-        "_user_error",
-        "msg_id",
-        "result",
-        "state",
-    )
+        "_changed", "_check", "_code_started", "_dispatcher", "_doomed", "_driven", "_error",
+        "_fold", "_idle", "_inbox", "_input_scope", "_interrupts", "_message", "_on_output",
+        "_owner", "_released", "_replied", "_settled", "_started_time", "_stdin", "_stopping",
+        "_streams", "_timeout", "_timeout_scope", "msg_id", "result", "state",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -136,7 +118,8 @@ class Execution(Request):
         self._on_output = on_output
         # Makes the error that ends the waiting; each waiter raises one of its own.
         self._error: Callable[[], Exception] | None = None
-        self._user_error: Exception | None = None
+        # Whether the waiting for it is over; where a task drives it, that is when this task is done with it.
+        self._released = self._driven = False
         self._replied = self._idle = self._code_started = False
         # Whether some task is at work to stop it; and whether it is to be stopped when it starts.
         self._stopping = self._doomed = False
@@ -147,7 +130,8 @@ class Execution(Request):
         self._settled: anyio.Event | None = None
         self._changed: anyio.Event | None = None
         # Those of the driving task: the timeout, and the stdin handler that is being asked.
-        self._scopes: list[anyio.CancelScope] = []
+        self._timeout_scope: anyio.CancelScope | None = None
+        self._input_scope: anyio.CancelScope | None = None
         self._streams: weakref.WeakSet[ByteBoundedStream[Any]] | None = None
         # What the driving task is to hand to the user's functions: outputs, and input requests.
         self._inbox: ByteBoundedStream[Output | Message] | None = None
@@ -186,8 +170,8 @@ class Execution(Request):
     def __aiter__(self) -> AsyncIterator[Output]:
         stream: ByteBoundedStream[Output] = ByteBoundedStream(self._owner.output_limit)
         for output in self._fold.outputs:
-            stream.send_nowait(output, 0)
-        if self._over:
+            stream.send_nowait(output, 0)  # kept in any case: the fold is bounded
+        if self._released:
             stream.end(self._failure())
         else:
             if self._streams is None:
@@ -196,7 +180,7 @@ class Execution(Request):
         return stream
 
     async def _wait_settled(self) -> None:
-        if self._over:
+        if self._released:
             await anyio.lowlevel.checkpoint()
             return
         if self._settled is None:
@@ -205,7 +189,7 @@ class Execution(Request):
 
     @property
     def _over(self) -> bool:
-        """Whether there is nothing to wait for; with an error, the kernel may still be busy with it."""
+        """Whether it is decided how it ends; with an error, the kernel may still be busy with it."""
         return self.state == "settled" or self._error is not None
 
     def _outcome(self) -> Result:
@@ -221,16 +205,20 @@ class Execution(Request):
 
     # For the task that drives it: the caller of `execute`, or a task of the kernel for `submit`.
 
-    @property
-    def _needs_driver(self) -> bool:
-        return self._timeout is not None or self._inbox is not None
+    def _start_driving(self) -> None:
+        """Have it driven by a task of the kernel, if there is anything to drive."""
+        if self._timeout is not None or self._inbox is not None:
+            self._driven = True
+            self._owner.start_soon(self._drive_alone)
 
     async def _drive_alone(self) -> None:
         """Drive it in a task without a caller; who waits gets what the user's functions raise."""
         try:
             await self._drive()
         except Exception as exc:  # noqa: BLE001 - whatever the user's functions raise
-            self._fail(_same(exc))
+            self._error = _same(exc)
+        finally:
+            self._release()
 
     async def _drive(self) -> None:
         """Run the user's functions and the timeout until it is over; stop it if that is cut short."""
@@ -239,7 +227,7 @@ class Execution(Request):
                 await self._handle()
             else:
                 with anyio.move_on_after(self._timeout) as scope:
-                    self._scopes.append(scope)
+                    self._timeout_scope = scope
                     await self._handle()
                 if not self._over:
                     with anyio.CancelScope(shield=True):
@@ -247,10 +235,8 @@ class Execution(Request):
                     self._fail(lambda: self._timeout_error(settled))
                 elif scope.cancelled_caught:
                     await self._handle()  # it settled in the same moment: its last outputs are still here
-        except BaseException as exc:
+        except BaseException:
             if not self._over:
-                # Who else waits for it gets what the user's functions raised.
-                self._user_error = exc if isinstance(exc, Exception) else None
                 with anyio.CancelScope(shield=True):
                     await self._stop()
             raise
@@ -278,27 +264,28 @@ class Execution(Request):
                     waitable = self._on_output(item)
                     if inspect.isawaitable(waitable):
                         await waitable
-        await self._wait_settled()
+        if self._driven:
+            await self._wait_until(lambda: self._over)
+        else:
+            await self._wait_settled()
 
     async def _answer(self, request: Message) -> None:
         """Ask the user's stdin handler; what it is asked for is void once the execution has settled."""
         assert self._stdin is not None
         prompt, password = request.content.get("prompt", ""), bool(request.content.get("password"))
-        with anyio.CancelScope() as scope:
-            self._scopes.append(scope)
+        with anyio.CancelScope() as self._input_scope:
             try:
                 answer = self._stdin(str(prompt), password)
                 if inspect.isawaitable(answer):
                     answer = await answer
             except EOFError:
                 answer = "\x04"  # what Jupyter kernels take for the end of stdin
-            finally:
-                self._scopes.remove(scope)
             if not isinstance(answer, str):
                 raise StdinError(f"the stdin handler returned {answer!r}; it must return a str", result=self.result)
             self.router.transport.send(
                 Message("stdin", self.router.new_header("input_reply"), request.header, {}, {"value": answer})
             )
+        self._input_scope = None
 
     async def _stop(self) -> bool:
         """Stop it, as `cancel` says; the caller shields."""
@@ -350,18 +337,21 @@ class Execution(Request):
         self._interrupts = self.router.interrupts
         try:
             self.router.send(self, message)
-        except AnyKernelError as exc:
+        except Exception as exc:  # noqa: BLE001 - also what the content's own methods raise
             self._settle(_same(exc))
 
     def on_reply(self, message: Message) -> None:
         if self._replied:
             self.router.transport.dropped["repeated"] += 1
             return
-        if not isinstance(message.content.get("status"), str):
-            raise ProtocolError("an execute_reply without status")
+        content = message.content
+        if content.get("status") == "abort":  # bash_kernel's word for it
+            content = {**content, "status": "aborted"}
+        if content.get("status") not in ("ok", "error", "aborted"):
+            raise ProtocolError("an execute_reply without a status")
         self._replied = True
         result = self.result
-        result._reply = message.content
+        result._reply = content
         result.metadata = message.metadata
         count = message.content.get("execution_count")
         if isinstance(count, int):
@@ -383,14 +373,18 @@ class Execution(Request):
         if isinstance(output, DisplayData | ExecuteResult) and output.display_id is not None:
             self._owner.displays.add(output.display_id, self._fold)
         if self._streams:
-            for stream in self._streams:
-                stream.send_nowait(output, message.size)
+            self._stream(output, message.size)
 
     def _take_update(self, message: Message) -> None:
         # The displays themselves are updated by the kernel, for all executions at once.
         output = parse_output("update_display_data", message.content)
+        self._stream(output, message.size)
+
+    def _stream(self, output: Output, size: int) -> None:
         for stream in self._streams or ():
-            stream.send_nowait(output, message.size)
+            stream.send_nowait(output, size + _OUTPUT_OVERHEAD)
+            if stream.dropped:
+                self.result._missed = True
 
     def _take_clear(self, message: Message) -> None:
         self._fold.clear(wait=bool(message.content.get("wait")))
@@ -422,7 +416,7 @@ class Execution(Request):
     def on_input(self, message: Message) -> None:
         if self._stdin is not None:
             assert self._inbox is not None
-            self._inbox.send_nowait(message, message.size)
+            self._inbox.send_nowait(message, 0)
             return
         self._fail(
             lambda: StdinError(
@@ -465,28 +459,37 @@ class Execution(Request):
         self.state = "settled"
         self._notify()
         if self._error is None:
-            self._release(_same(self._user_error) if self._user_error is not None else error)
+            self._error = error
+        self._end_driving()
+        if not self._driven:
+            self._release()
         self._dispatcher.settled(self)
 
     def _fail(self, error: Callable[[], Exception]) -> None:
         """End the waiting for it, though the kernel may still be busy with it."""
         if self._error is None:
-            self._release(error)
+            self._error = error
+            self._end_driving()
+            self._release()
 
-    def _release(self, error: Callable[[], Exception] | None) -> None:
-        self._error = error
-        if self._settled is not None:
-            self._settled.set()
-        for scope in self._scopes:
-            # A timeout is over; a stdin handler need not answer any more.
-            if math.isinf(scope.deadline):
-                scope.cancel()
-            else:
-                scope.deadline = math.inf
-        for stream in self._streams or ():
-            stream.end(self._failure())
+    def _end_driving(self) -> None:
+        """It is decided how it ends: no timeout counts any more, and no answer is wanted."""
+        if self._timeout_scope is not None:
+            self._timeout_scope.deadline = math.inf
+        if self._input_scope is not None:
+            self._input_scope.cancel()
         if self._inbox is not None:
             self._inbox.end()
+
+    def _release(self) -> None:
+        if self._released:
+            return
+        self._released = True
+        if self._settled is not None:
+            self._settled.set()
+        for stream in self._streams or ():
+            if stream is not self._inbox:
+                stream.end(self._failure())
 
     def _notify(self) -> None:
         if self._changed is not None:

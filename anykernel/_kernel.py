@@ -24,6 +24,10 @@ from ._shell import Shell
 __all__ = ["Connection", "Kernel", "Lifecycle"]
 
 
+# What a message takes in memory besides its content, in bytes, about.
+_MESSAGE_OVERHEAD = 2048
+
+
 class Lifecycle:
     """What a kernel can ask of the one who owns its process; `anykernel._lifecycle` implements it."""
 
@@ -90,11 +94,14 @@ class Kernel(Shell):
 
     def _close(self, ending: Ending) -> None:
         """No connection will follow: refuse all calls."""
-        assert self._last is not None
-        self._last.router.end(ending)
-        self._attach(self._last)
+        if self._last is not None:
+            self._last.router.end(ending)
+            self._fail(ending)
+        self._end_messages()
+
+    def _end_messages(self, error: Exception | None = None) -> None:
         for _, stream in self._subscribers:
-            stream.end()
+            stream.end(error)
 
     def _fail(self, ending: Ending) -> None:
         """No connection followed the last one: refuse calls, until another is attached."""
@@ -112,7 +119,7 @@ class Kernel(Shell):
             self.displays.update(message.content, message.size)
         for types, stream in self._subscribers:
             if not types or message.msg_type in types:
-                stream.send_nowait(message, message.size)
+                stream.send_nowait(message, message.size + _MESSAGE_OVERHEAD)
 
     # For callers.
 
@@ -122,7 +129,7 @@ class Kernel(Shell):
 
         Whoever caused them: this client, another one, a thread that prints after its cell has ended. With
         ``types`` (such as ``"stream"``), only those. The stream goes on over restarts, and ends with the kernel's
-        block. It keeps up to ``output_limit`` bytes for a slow consumer, then drops the oldest (see ``dropped``).
+        block; if the kernel dies and is not restarted by itself, it raises `KernelDiedError`. It keeps up to ``output_limit`` bytes for a slow consumer, then drops the oldest (see ``dropped``).
         """
         await anyio.lowlevel.checkpoint()
         stream: ByteBoundedStream[Message] = ByteBoundedStream(self.output_limit)

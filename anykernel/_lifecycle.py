@@ -20,10 +20,10 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import anyio
 import anyio.lowlevel
@@ -32,25 +32,20 @@ from anyio.abc import TaskGroup, TaskStatus
 from ._connection import ConnectionInfo, new_connection
 from ._exceptions import (
     AnyKernelError,
-    ArgumentError,
     ConnectionClosedError,
     KernelDiedError,
     KernelRestartedError,
     KernelStartError,
-    KernelStartTimeoutError,
     UnsupportedError,
 )
-from ._kernel import Connection, Kernel, Lifecycle
+from ._kernel import Connection
 from ._kernelspec import LaunchSpec
-from ._messages import KernelInfo, Message, read_reply
+from ._messages import Message
+from ._owner import Owner, closed_ending
 from ._process import KernelProcess, open_kernel_process
 from ._router import Ending, Router
-from ._tasks import open_task_group
 from ._transport import Transport
 from ._zmq import DESCRIPTORS, ZmqTransport, ensure_descriptors
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Connected", "Launched"]
 
@@ -62,170 +57,7 @@ RESTART_WINDOW = 60.0
 # Milliseconds between attempts to connect to a kernel that is starting. ZMQ's own 100 would add 50 to each start.
 STARTUP_RECONNECT = 10
 
-# Seconds between two requests by which a kernel that does not greet is found to reach us on IOPub.
-PROBE_INTERVAL = 0.05
-
 _ADDRESS_IN_USE = re.compile(r"address (is )?already in use|EADDRINUSE", re.IGNORECASE)
-
-
-class Owner(Lifecycle):
-    """What owning a started and owning a connected kernel have in common."""
-
-    def __init__(
-        self,
-        tasks: TaskGroup,
-        *,
-        startup_timeout: float,
-        shutdown_timeout: float,
-        interrupt_timeout: float,
-        output_limit: int,
-        max_in_flight: int,
-        heartbeat_interval: float,
-        heartbeat_misses: int,
-    ) -> None:
-        for name, value in {
-            "startup_timeout": startup_timeout,
-            "shutdown_timeout": shutdown_timeout,
-            "interrupt_timeout": interrupt_timeout,
-            "output_limit": output_limit,
-        }.items():
-            if not value >= 0:
-                raise ArgumentError(f"{name} must not be negative: {value!r}")
-        if not (max_in_flight >= 1 and heartbeat_interval > 0 and heartbeat_misses >= 1):
-            raise ArgumentError("max_in_flight, heartbeat_interval and heartbeat_misses must be positive")
-        self._startup_timeout = startup_timeout
-        self._shutdown_timeout = shutdown_timeout
-        self._max_in_flight = max_in_flight
-        self._heartbeat_interval = heartbeat_interval
-        self._heartbeat_misses = heartbeat_misses
-        self._closed = False
-        self._scope = anyio.CancelScope()
-        self._router: Router | None = None
-
-        def start_soon(func: Callable[[], Coroutine[Any, Any, object]]) -> None:
-            tasks.start_soon(func)
-
-        self.kernel = Kernel(self, start_soon, output_limit=output_limit, interrupt_timeout=interrupt_timeout)
-
-    async def run(self, *, task_status: TaskStatus[None]) -> None:
-        """Own the kernel until `close`; a task of its own."""
-        with self._scope:
-            await self._run(task_status)
-
-    def _started(self, task_status: TaskStatus[None]) -> None:
-        # From here on, a cancellation of the block reaches the block only. When it has ended, `close` ends this:
-        # otherwise the block would see the connection end, and not that it was cancelled.
-        self._scope.shield = True
-        task_status.started()
-
-    async def _run(self, task_status: TaskStatus[None]) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """The block has ended: refuse all calls from now on, and end `run`."""
-        self._close("the kernel's block has ended")
-        self._scope.cancel()
-
-    def _close(self, reason: str) -> None:
-        self._closed = True
-        self.kernel._close(_closed(reason))
-        if self._router is not None:
-            self._router.end(_closed(reason))  # also one that is still starting
-
-    @asynccontextmanager
-    async def _connection(
-        self, transport: Transport, info: ConnectionInfo, *, watch: Callable[[Router], Coroutine[Any, Any, None]]
-    ) -> AsyncIterator[Connection]:
-        """Run a connection's tasks, wait until it is ready, and close the transport at the end.
-
-        ``watch`` is a task that ends the router when the kernel goes away.
-
-        Raises:
-            AnyKernelError: the router ended first.
-            KernelStartError: the kernel does not sign as we do.
-            KernelStartTimeoutError: it was not ready in time.
-        """
-        try:
-            async with open_task_group() as tasks:
-                self._router = router = Router(transport, self.kernel._on_iopub)
-                for channel in transport.channels:
-                    tasks.start_soon(transport.read, channel, router.deliver)
-                tasks.start_soon(router.watch)
-                tasks.start_soon(watch, router)
-                kernel_info = await self._ready(router)
-                tasks.start_soon(self._heartbeat, router)
-                try:
-                    yield Connection(router, info, kernel_info, self._max_in_flight)
-                finally:
-                    tasks.cancel_scope.cancel()
-        finally:
-            transport.close()
-
-    async def _ready(self, router: Router) -> KernelInfo:
-        """Wait until the kernel has answered and every channel carries messages."""
-        transport, replies = router.transport, list[Message]()
-        with anyio.move_on_after(self._startup_timeout) as timeout:
-            async with open_task_group() as tasks:
-
-                async def stop_at(event: anyio.Event) -> None:
-                    await event.wait()
-                    tasks.cancel_scope.cancel()
-
-                async def ask(channel: str) -> None:
-                    # On control too, where a kernel that is busy answers.
-                    try:
-                        replies.append(await router.request("kernel_info_request", {}, channel=channel))
-                    except AnyKernelError as exc:
-                        if router.ending is None and channel == "shell":
-                            raise KernelStartError(f"the kernel does not say what it is: {exc}") from exc
-                    else:
-                        answered.set()
-
-                answered = anyio.Event()
-                tasks.start_soon(stop_at, router.ended)
-                tasks.start_soon(stop_at, transport.mistrusted)
-                tasks.start_soon(ask, "shell")
-                tasks.start_soon(ask, "control")
-                await answered.wait()
-                while not router.iopub_seen.is_set():
-                    with anyio.move_on_after(PROBE_INTERVAL):
-                        await router.iopub_seen.wait()
-                        break
-                    # A kernel that does not greet may have published before our subscription reached it.
-                    await router.request("kernel_info_request", {}, channel=replies[0].channel)
-                await transport.connected()
-                tasks.cancel_scope.cancel()
-        if router.ending is not None:
-            raise router.ending(None)
-        if not replies and transport.mistrusted.is_set():
-            raise KernelStartError("the signatures of the kernel's messages do not match: the key is not the kernel's")
-        if timeout.cancelled_caught:
-            missing = await self._missing(router, answered=bool(replies))
-            raise KernelStartTimeoutError(f"the kernel was not ready within {self._startup_timeout} s: {missing}")
-        return read_reply(replies[0].content, KernelInfo)
-
-    async def _missing(self, router: Router, *, answered: bool) -> str:
-        if answered:
-            return "it answers requests, but its output channel stays silent"
-        if await router.transport.beat(0.2):
-            return "it is there, but answers no requests (it is stuck, or the key is not the kernel's)"
-        return "nothing answers at its address"
-
-    async def _heartbeat(self, router: Router) -> None:
-        missed = 0
-        while missed < self._heartbeat_misses:
-            if await router.transport.beat(self._heartbeat_interval):
-                missed = 0
-                await anyio.sleep(self._heartbeat_interval)
-            else:
-                missed += 1
-        seconds = self._heartbeat_interval * self._heartbeat_misses
-        text = f"the kernel does not answer: no heartbeat for {seconds:g} s"
-        self._end_dead(router, lambda result: KernelDiedError(text, result=result))
-
-    def _end_dead(self, router: Router, ending: Ending) -> None:
-        """The kernel is dead."""
-        router.end(ending)
 
 
 class Launched(Owner):
@@ -319,7 +151,9 @@ class Launched(Owner):
             # Before the end is told, so that calls made because of it wait for the next process.
             self._restarting = _Restart()
             self.kernel._detach()
-        router.end(ending)
+            router.end(ending)
+        elif router.ending is None:
+            super()._end_dead(router, ending)
 
     def _may_restart(self) -> bool:
         now = time.monotonic()
@@ -345,7 +179,7 @@ class Launched(Owner):
                         self._end_restart()
                     else:
                         self._ready_once = True
-                        self._started(task_status)
+                        task_status.started()
                     await connection.router.ended.wait()
                 return
             except ConnectionClosedError:
@@ -396,7 +230,7 @@ class Launched(Owner):
         """End a process that was ready: ask it, then make it."""
         router = connection.router
         dead = router.ending is not None and isinstance(router.ending(None), KernelDiedError)
-        router.end(_closed("the kernel's block has ended"))
+        router.end(closed_ending("the kernel's block has ended"))
         if dead or process.returncode is not None:
             process.kill()  # its heart has stopped, or only its children are left
             return
@@ -462,21 +296,21 @@ class Connected(Owner):
         async def watch(router: Router) -> None:
             await transport.disconnected()
             if router.restart_announced:
-                router.end(lambda result: KernelRestartedError("somebody restarted the kernel", result=result))
+                self._end_dead(
+                    router, lambda result: KernelRestartedError("somebody restarted the kernel", result=result)
+                )
             else:
-                router.end(lambda result: KernelDiedError("the kernel closed the connection", result=result))
+                self._end_dead(
+                    router, lambda result: KernelDiedError("the kernel closed the connection", result=result)
+                )
 
         try:
             async with self._connection(transport, self._info, watch=watch) as connection:
                 self.kernel._attach(connection)
-                self._started(task_status)
+                task_status.started()
                 await connection.router.ended.wait()
-        except KernelDiedError as exc:
+        except (KernelDiedError, KernelRestartedError) as exc:
             raise KernelStartError(f"the kernel went away before it was ready: {exc}") from exc
-
-
-def _closed(reason: str) -> Ending:
-    return lambda result: ConnectionClosedError(reason, result=result)
 
 
 def _died(process: KernelProcess) -> Ending:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import zmq
@@ -74,6 +75,11 @@ async def open_kernel(
     _check_choice("transport", transport, ("tcp", "ipc"))
     _check_choice("encryption", encryption, ("auto", "required", "disabled"))
     _check_choice("on_death", on_death, ("raise", "restart"))
+    for name, value in (env or {}).items():
+        if not (isinstance(name, str) and isinstance(value, str)) or "\0" in name + value or "=" in name:
+            raise ArgumentError(f"env must map names to strings: {name!r} to {value!r}")
+    if cwd is not None and not Path(cwd).is_dir():  # noqa: ASYNC240 - a single stat
+        raise ArgumentError(f"cwd is no directory: {os.fspath(cwd)!r}")
     spec = await resolve_kernel(kernel)
     encrypted = encryption != "disabled" and transport == "tcp" and spec.supports_curve and bool(zmq.has("curve"))
     if encryption == "required" and not encrypted:
@@ -88,8 +94,9 @@ async def open_kernel(
             heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses,
             restart_on_death=on_death == "restart",
         )  # fmt: skip
-        await tasks.start(owner.run)
         try:
+            await tasks.start(owner.run)
+            owner.protect()
             yield owner.kernel
         finally:
             owner.close()
@@ -138,8 +145,9 @@ async def connect_kernel(
             interrupt_timeout=interrupt_timeout, output_limit=output_limit, max_in_flight=max_in_flight,
             heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses,
         )  # fmt: skip
-        await tasks.start(owner.run)
         try:
+            await tasks.start(owner.run)
+            owner.protect()
             yield owner.kernel
         finally:
             owner.close()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -267,10 +266,6 @@ class OutputFold:
                     del self._displays[display_id]
         self._tail_size -= dropped
         self.dropped += dropped
-
-    @property
-    def display_ids(self) -> Iterator[str]:
-        return iter(self._displays)
 
     @property
     def outputs(self) -> list[Output]:

@@ -92,7 +92,8 @@ class KernelProcess:
         """
         if not _POSIX:
             raise UnsupportedError("kernels cannot be signalled on Windows")
-        with contextlib.suppress(ProcessLookupError):  # what the signal was to end has ended
+        # What the signal was to end has ended, or has made itself another user's.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signum)
 
     def kill(self) -> None:
@@ -121,7 +122,8 @@ class KernelProcess:
                 await self._process.wait()
                 return
         self.kill()
-        await self._process.wait()
+        with anyio.move_on_after(_REAP_TIMEOUT):
+            await self._process.wait()
 
 
 @asynccontextmanager
@@ -155,7 +157,8 @@ async def open_kernel_process(
             await process.aclose()
             if guard is not None:
                 assert guard.stdin is not None
-                await guard.stdin.send(b"\n")
+                with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    await guard.stdin.send(b"\n")  # unless somebody has killed it
                 await guard.aclose()
 
 

@@ -26,27 +26,34 @@ class ByteBoundedStream(Generic[T]):
         self._limit = limit
         self._items: deque[tuple[T, int]] = deque()
         self._size = 0
+        self._received = 0
         self._closed = False
         self._error: Exception | None = None
         self._wake: anyio.Event | None = None
 
     def send_nowait(self, item: T, size: int) -> None:
-        """Append one item of ``size`` bytes."""
+        """Append one item of ``size`` bytes; one of 0 bytes is never dropped, nor is the last."""
         if self._closed:
             return
         self._items.append((item, size))
         self._size += size
-        # One item is always kept, however large.
+        kept: list[tuple[T, int]] = []
         while self._size > self._limit and len(self._items) > 1:
-            self._size -= self._items.popleft()[1]
-            self.dropped += 1
+            oldest = self._items.popleft()
+            if oldest[1]:
+                self._size -= oldest[1]
+                self.dropped += 1
+            else:
+                kept.append(oldest)
+        self._items.extendleft(reversed(kept))
         self._notify()
 
     def end(self, error: Exception | None = None) -> None:
         """No more items will come: what is there is still received, then ``error`` or the end of the stream."""
-        self._closed = True
-        self._error = error
-        self._notify()
+        if not self._closed:
+            self._closed = True
+            self._error = error
+            self._notify()
 
     def close(self) -> None:
         """Forget what is there and take nothing more."""
@@ -66,7 +73,11 @@ class ByteBoundedStream(Generic[T]):
             anyio.EndOfStream: no more will come.
             AnyKernelError: the error that ended it.
         """
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        self._received += 1
+        if self._received % 64:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await anyio.lowlevel.checkpoint()  # for the other tasks, where there is much to receive
         while not self._items:
             if self._closed:
                 if self._error is not None:

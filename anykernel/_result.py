@@ -59,10 +59,11 @@ class Result:
     ``outputs`` may still change after that: a display that another cell updates changes where it is shown.
     """
 
-    __slots__ = ("_fold", "_reply", "complete", "duration", "execution_count", "metadata", "msg_id")
+    __slots__ = ("_fold", "_missed", "_reply", "complete", "duration", "execution_count", "metadata", "msg_id")
 
     def __init__(self, msg_id: str, fold: OutputFold) -> None:
         self._fold = fold
+        self._missed = False
         self._reply: dict[str, Any] = {}
         self.msg_id = msg_id
         """Id of the request, which is the ``parent_header.msg_id`` of all its messages."""
@@ -92,8 +93,8 @@ class Result:
 
     @property
     def truncated(self) -> bool:
-        """Whether ``output_limit`` dropped output from the middle."""
-        return self._fold.dropped > 0
+        """Whether ``output_limit`` dropped output: from the middle, or for a consumer that was too slow."""
+        return self._fold.dropped > 0 or self._missed
 
     @property
     def stdout(self) -> str:
@@ -191,7 +192,8 @@ class Result:
         return [_to_nbformat(output) for output in self.outputs]
 
     def __repr__(self) -> str:
-        shown = self.text
+        # Only the beginning is made into text: there may be much of it.
+        shown = terminal_text("".join(_text(output)[:200] for output in self.outputs[:5]))
         if len(shown) > 60:
             shown = shown[:57] + "..."
         return f"<Result {self.status or 'partial'} [{self.execution_count}] {shown!r}>"

@@ -145,9 +145,9 @@ class Fence(Request):
 
     def send(self, router: Router) -> None:
         """Send it; where the connection has ended, there is nothing to wait for."""
-        if router.ending is None:
+        try:
             router.send(self, Message("shell", router.new_header("kernel_info_request")))
-        else:
+        except AnyKernelError:
             self._on_passed()
 
     def on_reply(self, message: Message) -> None:  # noqa: ARG002
@@ -339,4 +339,8 @@ class Router:
                     await anyio.sleep(0.01)
                     continue
                 del self._half_done[request]
-                request.on_grace_over()
+                try:
+                    request.on_grace_over()
+                except Exception:
+                    self.transport.dropped["error"] += 1
+                    logger.exception("could not end %s", request.header["msg_type"])

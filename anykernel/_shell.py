@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import math
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._exceptions import ArgumentError, UnsupportedError
+import anyio
+
+from ._exceptions import ArgumentError, ExecutionTimeoutError, UnsupportedError
 from ._execution import Execution, OnOutput, StdinHandler
 from ._messages import (
     CommInfoReply,
@@ -21,6 +24,7 @@ from ._messages import (
     error_of,
     read_reply,
 )
+from ._outputs import OutputFold
 from ._result import Result
 
 if TYPE_CHECKING:
@@ -107,8 +111,7 @@ class Shell:
         execution = await self._submit(
             code, timeout, silent, store_history, user_expressions, stop_on_error, stdin, check, on_output
         )
-        if execution._needs_driver:
-            self._kernel.start_soon(execution._drive_alone)
+        execution._start_driving()
         return execution
 
     @asynccontextmanager
@@ -166,7 +169,21 @@ class Shell:
         for name, function in (("stdin", stdin), ("on_output", on_output)):
             if function is not None and not callable(function):
                 raise ArgumentError(f"{name} must be a function, not {function!r}")
-        connection = self._kernel._connection or await self._connected()
+        if timeout == math.inf:
+            timeout = None
+        connection = self._kernel._connection
+        if connection is None:
+            asked = time.monotonic()
+            with anyio.move_on_after(timeout):
+                connection = await self._connected()
+            if connection is None:
+                raise ExecutionTimeoutError(
+                    f"the kernel was not ready again within {timeout} s; the code never runs",
+                    result=Result("", OutputFold(0)),
+                    settled=True,
+                )
+            if timeout is not None:
+                timeout = max(0, timeout - (time.monotonic() - asked))
         content = {
             "code": code,
             "silent": silent,

@@ -77,8 +77,9 @@ def environment(tmp_path_factory) -> None:
         await (await asyncio.create_subprocess_exec("true")).wait()
 
     # libuv makes one pipe for the whole process, at its first spawn.
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(spawn())
+    loop = uvloop.new_event_loop()
+    loop.run_until_complete(spawn())
+    loop.close()
 
 
 def _children() -> set[int]:

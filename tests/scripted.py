@@ -89,8 +89,9 @@ async def scripted_kernel(**options: Any) -> AsyncIterator[tuple[Kernel, Script]
         owner = Connected(info, tasks, lambda: transport, **{**defaults, **options})
         script = Script(transport)
         tasks.start_soon(script.greet)
-        await tasks.start(owner.run)
         try:
+            await tasks.start(owner.run)
+            owner.protect()
             yield owner.kernel, script
         finally:
             owner.close()

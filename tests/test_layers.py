@@ -25,7 +25,7 @@ LAYERS = [
     ("_zmq", "_process"),
     ("_router", "_execution", "_dispatcher"),
     ("_shell", "_kernel"),
-    ("_lifecycle", "_open"),
+    ("_owner", "_lifecycle", "_open"),
     ("__init__",),
     ("__main__",),
 ]

@@ -137,7 +137,7 @@ def test_clear_forgets_everything_at_once():
     fold = fold_of(out("a"), shown("b", "id"))
     fold.clear()
     assert fold.outputs == []
-    assert list(fold.display_ids) == []
+    assert list(fold._displays) == []
     assert not fold.update("id", {}, {}, 1)
     fold.add(out("c"), 1)
     assert fold.outputs == [out("c")]
@@ -240,7 +240,7 @@ def test_an_update_after_the_output_was_cleared_or_evicted_is_passed_over():
     update(displays, "id")
     assert cleared.outputs == []
     assert evicted.outputs == before
-    assert list(evicted.display_ids) == []
+    assert list(evicted._displays) == []
 
 
 def test_a_display_is_forgotten_with_the_results_that_show_it():
@@ -353,7 +353,7 @@ def test_whatever_comes_no_more_than_the_limit_is_kept(steps, limit):
         else:
             fold.add(step, size_of(step))
         assert sum(map(size_of, fold.outputs)) <= limit
-        assert set(fold.display_ids) == {getattr(output, "display_id", None) for output in fold.outputs} - {None}
+        assert set(fold._displays) == {getattr(output, "display_id", None) for output in fold.outputs} - {None}
 
 
 @given(st.lists(outputs | clears, max_size=40), st.integers(0, 150))

@@ -1,0 +1,202 @@
+"""What owning a started and owning a connected kernel have in common: a connection's tasks, readiness, heartbeat."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup, TaskStatus
+
+from ._connection import ConnectionInfo
+from ._exceptions import (
+    AnyKernelError,
+    ArgumentError,
+    ConnectionClosedError,
+    KernelDiedError,
+    KernelStartError,
+    KernelStartTimeoutError,
+)
+from ._kernel import Connection, Kernel, Lifecycle
+from ._messages import KernelInfo, Message, read_reply
+from ._router import Ending, Router
+from ._tasks import open_task_group
+from ._transport import Transport
+
+__all__ = ["Owner", "closed_ending"]
+
+# Seconds between two requests by which a kernel that does not greet is found to reach us on IOPub.
+PROBE_INTERVAL = 0.05
+
+
+class Owner(Lifecycle):
+    """What owning a started and owning a connected kernel have in common."""
+
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        *,
+        startup_timeout: float,
+        shutdown_timeout: float,
+        interrupt_timeout: float,
+        output_limit: int,
+        max_in_flight: int,
+        heartbeat_interval: float,
+        heartbeat_misses: int,
+    ) -> None:
+        for name, value, positive in (
+            ("startup_timeout", startup_timeout, False),
+            ("shutdown_timeout", shutdown_timeout, False),
+            ("interrupt_timeout", interrupt_timeout, False),
+            ("output_limit", output_limit, False),
+            ("max_in_flight", max_in_flight, True),
+            ("heartbeat_interval", heartbeat_interval, True),
+            ("heartbeat_misses", heartbeat_misses, True),
+        ):
+            if not isinstance(value, int | float) or not (value > 0 if positive else value >= 0):
+                raise ArgumentError(f"{name} must be a {'positive' if positive else 'non-negative'} number: {value!r}")
+        self._startup_timeout = startup_timeout
+        self._shutdown_timeout = shutdown_timeout
+        self._max_in_flight = max_in_flight
+        self._heartbeat_interval = heartbeat_interval
+        self._heartbeat_misses = heartbeat_misses
+        self._closed = False
+        self._scope = anyio.CancelScope()
+        self._router: Router | None = None
+
+        def start_soon(func: Callable[[], Coroutine[Any, Any, object]]) -> None:
+            tasks.start_soon(func)
+
+        self.kernel = Kernel(self, start_soon, output_limit=output_limit, interrupt_timeout=interrupt_timeout)
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Own the kernel until `close`; a task of its own."""
+        with self._scope:
+            await self._run(task_status)
+
+    def protect(self) -> None:
+        """From here on, a cancellation of the block reaches the block only; when that has ended, `close` ends `run`.
+
+        Otherwise the block would see the connection end, and not that it was cancelled. To be called when the
+        start is over: one that is cancelled must be.
+        """
+        self._scope.shield = True
+
+    async def _run(self, task_status: TaskStatus[None]) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """The block has ended: refuse all calls from now on, and end `run`."""
+        self._close("the kernel's block has ended")
+        self._scope.cancel()
+
+    def _close(self, reason: str) -> None:
+        self._closed = True
+        self.kernel._close(closed_ending(reason))
+        if self._router is not None:
+            self._router.end(closed_ending(reason))  # also one that is still starting
+
+    @asynccontextmanager
+    async def _connection(
+        self, transport: Transport, info: ConnectionInfo, *, watch: Callable[[Router], Coroutine[Any, Any, None]]
+    ) -> AsyncIterator[Connection]:
+        """Run a connection's tasks, wait until it is ready, and close the transport at the end.
+
+        ``watch`` is a task that ends the router when the kernel goes away.
+
+        Raises:
+            AnyKernelError: the router ended first.
+            KernelStartError: the kernel does not sign as we do.
+            KernelStartTimeoutError: it was not ready in time.
+        """
+        try:
+            async with open_task_group() as tasks:
+                self._router = router = Router(transport, self.kernel._on_iopub)
+                for channel in transport.channels:
+                    tasks.start_soon(transport.read, channel, router.deliver)
+                tasks.start_soon(router.watch)
+                tasks.start_soon(watch, router)
+                kernel_info = await self._ready(router)
+                tasks.start_soon(self._heartbeat, router)
+                try:
+                    yield Connection(router, info, kernel_info, self._max_in_flight)
+                finally:
+                    tasks.cancel_scope.cancel()
+        finally:
+            transport.close()
+
+    async def _ready(self, router: Router) -> KernelInfo:
+        """Wait until the kernel has answered and every channel carries messages."""
+        transport, replies = router.transport, list[Message]()
+        with anyio.move_on_after(self._startup_timeout) as timeout:
+            async with open_task_group() as tasks:
+
+                async def stop_at(event: anyio.Event) -> None:
+                    await event.wait()
+                    tasks.cancel_scope.cancel()
+
+                async def ask(channel: str) -> None:
+                    # On control too, where a kernel that is busy answers.
+                    try:
+                        replies.append(await router.request("kernel_info_request", {}, channel=channel))
+                    except AnyKernelError as exc:
+                        if router.ending is None and channel == "shell":
+                            raise KernelStartError(f"the kernel does not say what it is: {exc}") from exc
+                    else:
+                        answered.set()
+
+                answered = anyio.Event()
+                tasks.start_soon(stop_at, router.ended)
+                tasks.start_soon(stop_at, transport.mistrusted)
+                tasks.start_soon(ask, "shell")
+                tasks.start_soon(ask, "control")
+                await answered.wait()
+                while not router.iopub_seen.is_set():
+                    with anyio.move_on_after(PROBE_INTERVAL):
+                        await router.iopub_seen.wait()
+                        break
+                    # A kernel that does not greet may have published before our subscription reached it.
+                    await router.request("kernel_info_request", {}, channel=replies[0].channel)
+                await transport.connected()
+                tasks.cancel_scope.cancel()
+        if router.ending is not None:
+            raise router.ending(None)
+        if not replies and transport.mistrusted.is_set():
+            raise KernelStartError("the signatures of the kernel's messages do not match: the key is not the kernel's")
+        if timeout.cancelled_caught:
+            missing = await self._missing(router, answered=bool(replies))
+            raise KernelStartTimeoutError(f"the kernel was not ready within {self._startup_timeout} s: {missing}")
+        try:
+            return read_reply(replies[0].content, KernelInfo)
+        except AnyKernelError as exc:
+            raise KernelStartError(f"the kernel does not say what it is: {exc}") from exc
+
+    async def _missing(self, router: Router, *, answered: bool) -> str:
+        if answered:
+            return "it answers requests, but its output channel stays silent"
+        if await router.transport.beat(0.2):
+            return "it is there, but answers no requests (it is stuck, or the key is not the kernel's)"
+        return "nothing answers at its address"
+
+    async def _heartbeat(self, router: Router) -> None:
+        missed = 0
+        while missed < self._heartbeat_misses:
+            if await router.transport.beat(self._heartbeat_interval):
+                missed = 0
+                await anyio.sleep(self._heartbeat_interval)
+            else:
+                missed += 1
+        seconds = self._heartbeat_interval * self._heartbeat_misses
+        text = f"the kernel does not answer: no heartbeat for {seconds:g} s"
+        self._end_dead(router, lambda result: KernelDiedError(text, result=result))
+
+    def _end_dead(self, router: Router, ending: Ending) -> None:
+        """The kernel is dead."""
+        router.end(ending)
+        self.kernel._end_messages(ending(None))
+
+
+def closed_ending(reason: str) -> Ending:
+    return lambda result: ConnectionClosedError(reason, result=result)
