@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -672,3 +675,146 @@ async def test_the_users_own_error_leaves_the_block_bare():
         async with scripted_kernel() as (kernel, _):
             await kernel.submit("code")
             raise LookupError("mine")
+
+
+async def answering(script, *, outputs=0, interrupted=True):
+    """A kernel that runs each code until it is interrupted (or at once), for ever."""
+    while True:
+        request = await script.next()
+        script.start(request)
+        for i in range(outputs):
+            script.publish(request, "stream", name="stdout", text=f"{i}\n")
+        if interrupted:
+            script.reply(await script.next("interrupt_request"))
+            script.finish(request, status="error", ename="KeyboardInterrupt", evalue="")
+        else:
+            script.finish(request)
+
+
+async def test_whoever_waits_for_submitted_code_gets_its_timeout_whatever_task_runs_first():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        tasks.start_soon(answering, script)
+        for _ in range(15):
+            execution = await kernel.submit("code", timeout=0.01)
+            with pytest.raises(ExecutionTimeoutError):
+                await execution.wait()
+            async with kernel.stream("code", timeout=0.01) as execution:
+                with pytest.raises(ExecutionTimeoutError):
+                    async for _output in execution:
+                        pass
+        tasks.cancel_scope.cancel()
+
+
+async def test_submitted_code_is_done_when_on_output_is_and_its_errors_are_not_lost():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: answering(script, outputs=1, interrupted=False))
+        seen = []
+
+        async def late(output):
+            await anyio.sleep(0.05)
+            seen.append(output)
+            if len(seen) == 2:
+                raise LookupError("mine")
+
+        await (await kernel.submit("code", on_output=late)).wait()
+        assert len(seen) == 1
+        with pytest.raises(LookupError, match="mine"):
+            await (await kernel.submit("code", on_output=late)).wait()
+        assert (await kernel.execute("code", on_output=late, timeout=float("inf"))).ok
+        assert len(seen) == 3
+        tasks.cancel_scope.cancel()
+
+
+async def test_outputs_do_not_squeeze_a_question_out_and_what_a_slow_consumer_misses_is_told():
+    async with scripted_kernel(output_limit=20_000) as (kernel, script), anyio.create_task_group() as tasks:
+        asked = []
+
+        taken, flooded = anyio.Event(), anyio.Event()
+
+        async def slow(output):
+            taken.set()
+            await flooded.wait()
+
+        async def kernel_side():
+            request = await script.next()
+            script.start(request)
+            script.publish(request, "stream", name="stdout", text="first")
+            await taken.wait()
+            script.ask(request)
+            for i in range(200):
+                script.publish(request, "stream", name="stdout", text=f"{i}")
+            await settled_turns()
+            flooded.set()
+            await script.next("input_reply")
+            script.finish(request)
+
+        def answer(prompt, password):
+            asked.append(prompt)
+            return "yes"
+
+        tasks.start_soon(kernel_side)
+        result = await kernel.execute("code", on_output=slow, stdin=answer)
+        assert asked == ["? "]
+        assert result.truncated
+        assert result.stdout.endswith("199")
+
+
+async def test_messages_end_with_the_kernel():
+    async with scripted_kernel() as (kernel, script), kernel.messages() as stream:
+        await settled_turns()
+        script.transport.gone.set()
+        with pytest.raises(KernelDiedError):
+            while True:
+                await stream.receive()
+
+
+async def test_content_that_breaks_when_it_is_written_holds_nobody_up():
+    class Broken(dt.tzinfo):
+        def utcoffset(self, when):
+            raise KeyError("mine")
+
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: answering(script, interrupted=False))
+        with pytest.raises(KeyError, match="mine"):
+            await kernel.execute("1", user_expressions={"x": dt.datetime.now(Broken())})
+        assert (await kernel.execute("1")).ok
+        tasks.cancel_scope.cancel()
+
+
+async def test_replies_with_unknown_statuses():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        statuses = ["abort", "splendid"]
+
+        async def kernel_side():
+            for status in statuses:
+                request = await script.next()
+                script.start(request)
+                script.finish(request, status=status)
+
+        tasks.start_soon(kernel_side)
+        with pytest.raises(ExecutionAbortedError):
+            await kernel.execute("1", check=True)
+        with pytest.raises(ProtocolError):
+            await kernel.execute("1")
+
+
+async def test_tasks_of_asyncio_can_be_cancelled_natively_at_any_moment(anyio_backend_name):
+    if anyio_backend_name != "asyncio":
+        pytest.skip("asyncio's own cancellation")
+
+    async def run():
+        async with scripted_kernel() as (kernel, script):
+            execution = await kernel.submit("code")
+            request = await script.next()
+            script.start(request)
+            script.finish(request)
+            await execution.wait()
+            await asyncio.sleep(10)
+
+    for moment in range(60):
+        task = asyncio.create_task(run())
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 5)

@@ -173,6 +173,14 @@ anyio.run(main)
         time.sleep(0.01)
 
 
+async def test_a_guard_that_somebody_killed_is_not_missed():
+    async with open_kernel() as kernel:
+        guards = [p for p in psutil.Process().children() if "anykernel-guard" in p.cmdline()]
+        assert len(guards) == 1
+        guards[0].kill()
+        assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
+
+
 async def test_a_kernel_that_ignores_sigterm_and_shutdown_is_killed():
     code = """
 import signal, threading, time

@@ -11,6 +11,7 @@ import pytest
 
 from anykernel import (
     ConnectionClosedError,
+    ExecutionTimeoutError,
     KernelDiedError,
     KernelRestartedError,
     KernelStartError,
@@ -129,6 +130,16 @@ async def test_after_shutdown_nothing_is_answered_any_more():
         await kernel.shutdown()
     with pytest.raises(ConnectionClosedError):
         await kernel.restart()
+
+
+async def test_a_timeout_counts_while_the_kernel_restarts():
+    async with open_kernel() as kernel, anyio.create_task_group() as tasks:
+        tasks.start_soon(kernel.restart)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(ExecutionTimeoutError, match="never runs") as caught:
+            await kernel.execute("1", timeout=0.01)
+        assert caught.value.settled
+        assert (await kernel.execute("1", timeout=60)).ok
 
 
 async def test_a_shutdown_during_a_restart_ends_it():

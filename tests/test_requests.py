@@ -216,6 +216,10 @@ async def test_bad_options_are_refused():
         {"max_in_flight": 0},
         {"startup_timeout": -1},
         {"heartbeat_interval": 0},
+        {"output_limit": "much"},
+        {"env": {"A": 1}},
+        {"env": {"A": "\0"}},
+        {"cwd": "/nonexistent"},
     ):
         with pytest.raises(AnyKernelError, match=next(iter(options))):
             async with open_kernel(**options):
