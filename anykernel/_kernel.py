@@ -15,6 +15,7 @@ import anyio.lowlevel
 
 from ._connection import ConnectionInfo
 from ._dispatcher import Dispatcher
+from ._exceptions import AnyKernelError
 from ._messages import KernelInfo, Message
 from ._outputs import Displays
 from ._queue import ByteBoundedStream
@@ -23,6 +24,10 @@ from ._shell import Shell
 
 __all__ = ["Connection", "Kernel", "Lifecycle"]
 
+
+# Seconds that a kernel gets to answer an interrupt request; one that does not in this time hardly ever will, and
+# what comes next is not held any longer.
+INTERRUPT_TIMEOUT = 15.0
 
 # What a message takes in memory besides its content, in bytes, about.
 _MESSAGE_OVERHEAD = 2048
@@ -159,14 +164,26 @@ class Kernel(Shell):
         if router.ending is not None:
             raise router.ending(None)
         router.interrupts += 1
-        # What comes next waits until the kernel is past a request sent behind the interrupt: if that comes late,
-        # it hits nothing else. The request also wakes an ipykernel whose code awaits: with some versions of
-        # tornado, its signal handler does not.
+        done, errors = anyio.Event(), list[AnyKernelError]()
+
+        async def deliver() -> None:
+            # A task of its own: whoever gives up waiting, the interrupt is under way, and what comes next waits
+            # until the kernel is past a request sent behind it; or, late, it would hit that. The request also
+            # wakes an ipykernel whose code awaits: with some versions of tornado, its signal handler does not.
+            try:
+                with anyio.move_on_after(INTERRUPT_TIMEOUT):
+                    await self._lifecycle.interrupt(connection)
+            except AnyKernelError as exc:
+                errors.append(exc)
+            finally:
+                Fence(connection.dispatcher.release).send(router)
+                done.set()
+
         connection.dispatcher.hold()
-        try:
-            await self._lifecycle.interrupt(connection)
-        finally:
-            Fence(connection.dispatcher.release).send(router)
+        self.start_soon(deliver)
+        await done.wait()
+        if errors:
+            raise errors[0]
 
     async def restart(self) -> None:
         """Start the kernel's process anew, and wait until the new one is ready.

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
+import anyio.lowlevel
 
 from ._exceptions import ArgumentError, ExecutionTimeoutError, UnsupportedError
 from ._execution import Execution, OnOutput, StdinHandler
@@ -169,6 +170,8 @@ class Shell:
         for name, function in (("stdin", stdin), ("on_output", on_output)):
             if function is not None and not callable(function):
                 raise ArgumentError(f"{name} must be a function, not {function!r}")
+        # A caller that is cancelled already sends nothing.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         if timeout == math.inf:
             timeout = None
         connection = self._kernel._connection
