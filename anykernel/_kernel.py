@@ -176,6 +176,7 @@ class Kernel(Shell):
             except AnyKernelError as exc:
                 errors.append(exc)
             finally:
+                router.interrupts += 1  # it may also have hit what was sent while it was under way
                 Fence(connection.dispatcher.release).send(router)
                 done.set()
 
