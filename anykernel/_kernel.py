@@ -166,6 +166,10 @@ class Kernel(Shell):
         router.interrupts += 1
         done, errors = anyio.Event(), list[AnyKernelError]()
 
+        def passed() -> None:
+            router.interrupts += 1  # it may also have hit what was sent while it was under way
+            connection.dispatcher.release()
+
         async def deliver() -> None:
             # A task of its own: whoever gives up waiting, the interrupt is under way, and what comes next waits
             # until the kernel is past a request sent behind it; or, late, it would hit that. The request also
@@ -176,8 +180,7 @@ class Kernel(Shell):
             except AnyKernelError as exc:
                 errors.append(exc)
             finally:
-                router.interrupts += 1  # it may also have hit what was sent while it was under way
-                Fence(connection.dispatcher.release).send(router)
+                Fence(passed).send(router)
                 done.set()
 
         connection.dispatcher.hold()

@@ -185,7 +185,7 @@ class Router:
         self.restart_announced = False
         """Whether the kernel told everybody that somebody restarts it."""
         self.interrupts = 0
-        """Counts the interrupts, at the sending and at the delivery of each: whether one may have hit a request."""
+        """Counts the interrupts, when each is sent and when it is over: whether one may have hit a request."""
         self.dispatchers: list[Dispatcher] = []
         """Told of the end before the requests are, so that nothing follows what fails."""
         self._iopub_known = False

@@ -10,6 +10,7 @@ import anyio.lowlevel
 import pytest
 
 import anykernel._execution
+import anykernel._kernel
 import anykernel._router
 from anykernel import (
     ArgumentError,
@@ -32,6 +33,7 @@ def short_grace(monkeypatch):
     monkeypatch.setattr(anykernel._router, "GRACE", 0.4)
     monkeypatch.setattr(anykernel._execution, "INTERRUPT_INTERVAL", 0.1)
     monkeypatch.setattr(anykernel._execution, "START_GRACE", 0.02)
+    monkeypatch.setattr(anykernel._kernel, "INTERRUPT_TIMEOUT", 0.5)
 
 
 pytestmark = pytest.mark.limit(20)
