@@ -159,7 +159,7 @@ async def test_the_moment_between_settling_and_interrupting_never_hits_the_next_
     async with open_kernel() as kernel:
         await kernel.execute("import time")
         rng = random.Random(1)
-        for _ in range(60):
+        for _ in range(20):
             async with anyio.create_task_group() as tasks:
 
                 async def victim():
