@@ -1,9 +1,10 @@
 """One execution: queued -> sent -> running -> settled.
 
-How this works. A `Dispatcher` (of `anykernel._dispatcher`) keeps executions in a queue on our side, and lets at most ``max_in_flight`` lie in
-the kernel: what is still here can be cancelled without a trace, and neither an error nor an interrupt can abort
-anybody else's code. Everything up to the settling is plain calls from the router, so nothing is half done when a
-task is cancelled. User code (``on_output``, ``stdin``) runs in the task that waits for the execution.
+How this works. A `Dispatcher` (of `anykernel._dispatcher`) keeps executions in a queue on our side, and lets at
+most ``max_in_flight`` lie in the kernel: what is still here can be cancelled without a trace, and neither an error
+nor an interrupt can abort anybody else's code. Everything up to the settling is plain calls from the router, so
+nothing is half done when a task is cancelled. User code (``on_output``, ``stdin``) runs in the task that waits for
+the execution.
 
 Stopping is the delicate part. An interrupt names no target: it hits what the kernel runs when it arrives. So one
 is sent only while the target runs (its own busy has come, its idle has not), and the dispatcher holds what comes

@@ -134,7 +134,8 @@ class Kernel(Shell):
 
         Whoever caused them: this client, another one, a thread that prints after its cell has ended. With
         ``types`` (such as ``"stream"``), only those. The stream goes on over restarts, and ends with the kernel's
-        block; if the kernel dies and is not restarted by itself, it raises `KernelDiedError`. It keeps up to ``output_limit`` bytes for a slow consumer, then drops the oldest (see ``dropped``).
+        block; if the kernel dies and is not restarted by itself, it raises `KernelDiedError`. It keeps up to
+        ``output_limit`` bytes for a slow consumer, then drops the oldest (see ``dropped``).
         """
         await anyio.lowlevel.checkpoint()
         stream: ByteBoundedStream[Message] = ByteBoundedStream(self.output_limit)

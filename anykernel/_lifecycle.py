@@ -14,6 +14,7 @@ SIGKILL to the process group, reap.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import re
 import shutil
@@ -119,7 +120,7 @@ class Launched(Owner):
         restarting = self._restarting
         await restarting.done.wait()
         if restarting.error is not None:
-            raise restarting.error()
+            raise copy.copy(restarting.error)  # one for each who waits
 
     async def shutdown(self) -> None:
         self._close("the kernel was shut down")
@@ -164,7 +165,8 @@ class Launched(Owner):
     def _end_restart(self, error: AnyKernelError | None = None) -> None:
         restarting, self._restarting = self._restarting, None
         if restarting is not None:
-            restarting.end(error)
+            restarting.error = error
+            restarting.done.set()
         if error is not None and not self._closed:
             text = f"the kernel could not be started again: {error}"
             self.kernel._fail(lambda result: KernelDiedError(text, result=result))
@@ -247,15 +249,7 @@ class _Restart:
 
     def __init__(self) -> None:
         self.done = anyio.Event()
-        self.error: Callable[[], AnyKernelError] | None = None
-
-    def end(self, error: AnyKernelError | None) -> None:
-        if isinstance(error, KernelStartError):
-            start_error = error
-            self.error = lambda: type(start_error)(str(start_error), returncode=start_error.returncode)
-        elif error is not None:
-            self.error = lambda: type(error)(str(error))
-        self.done.set()
+        self.error: AnyKernelError | None = None
 
 
 class Connected(Owner):

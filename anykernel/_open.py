@@ -94,13 +94,8 @@ async def open_kernel(
             heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses,
             restart_on_death=on_death == "restart",
         )  # fmt: skip
-        try:
-            await tasks.start(owner.run)
-            owner.protect()
-            yield owner.kernel
-        finally:
-            owner.close()
-            tasks.cancel_scope.cancel()
+        async with owner.opened() as kernel_:
+            yield kernel_
 
 
 @asynccontextmanager
@@ -125,7 +120,6 @@ async def connect_kernel(
             ``get_connection_info()`` returns), or a `ConnectionInfo` (such as `Kernel.connection`).
         startup_timeout: seconds until the kernel must have answered.
         shutdown_timeout: seconds that `Kernel.shutdown` gives it to go.
-
         interrupt_timeout: as for `open_kernel`, and so are the others.
         output_limit: bytes kept for each execution.
         max_in_flight: execute requests of ours in the kernel at once.
@@ -145,13 +139,8 @@ async def connect_kernel(
             interrupt_timeout=interrupt_timeout, output_limit=output_limit, max_in_flight=max_in_flight,
             heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses,
         )  # fmt: skip
-        try:
-            await tasks.start(owner.run)
-            owner.protect()
-            yield owner.kernel
-        finally:
-            owner.close()
-            tasks.cancel_scope.cancel()
+        async with owner.opened() as kernel_:
+            yield kernel_
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

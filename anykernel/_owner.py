@@ -62,6 +62,7 @@ class Owner(Lifecycle):
         self._max_in_flight = max_in_flight
         self._heartbeat_interval = heartbeat_interval
         self._heartbeat_misses = heartbeat_misses
+        self._tasks = tasks
         self._closed = False
         self._scope = anyio.CancelScope()
         self._router: Router | None = None
@@ -71,24 +72,29 @@ class Owner(Lifecycle):
 
         self.kernel = Kernel(self, start_soon, output_limit=output_limit, interrupt_timeout=interrupt_timeout)
 
-    async def run(self, *, task_status: TaskStatus[None]) -> None:
-        """Own the kernel until `close`; a task of its own."""
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Kernel]:
+        """The kernel, ready, for the length of a block; at its end everything in the task group is cancelled."""
+        try:
+            await self._tasks.start(self._own)
+            # From here on, a cancellation of the block reaches the block only, and `close` ends the owning:
+            # otherwise the block would see the connection end, and not that it was cancelled. Not before the
+            # start is over: that is to be cancelled with the block.
+            self._scope.shield = True
+            yield self.kernel
+        finally:
+            self.close()
+            self._tasks.cancel_scope.cancel()
+
+    async def _own(self, *, task_status: TaskStatus[None]) -> None:
         with self._scope:
             await self._run(task_status)
-
-    def protect(self) -> None:
-        """From here on, a cancellation of the block reaches the block only; when that has ended, `close` ends `run`.
-
-        Otherwise the block would see the connection end, and not that it was cancelled. To be called when the
-        start is over: one that is cancelled must be.
-        """
-        self._scope.shield = True
 
     async def _run(self, task_status: TaskStatus[None]) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
-        """The block has ended: refuse all calls from now on, and end `run`."""
+        """The block has ended: refuse all calls from now on, and end the owning."""
         self._close("the kernel's block has ended")
         self._scope.cancel()
 
@@ -142,7 +148,9 @@ class Owner(Lifecycle):
                     try:
                         replies.append(await router.request("kernel_info_request", {}, channel=channel))
                     except AnyKernelError as exc:
-                        if router.ending is None and channel == "shell":
+                        # A refused connection is reported as mistrust, on whichever channel it is noticed first.
+                        refused = isinstance(exc, ConnectionClosedError)
+                        if router.ending is None and channel == "shell" and not refused:
                             raise KernelStartError(f"the kernel does not say what it is: {exc}") from exc
                     else:
                         answered.set()
@@ -164,7 +172,7 @@ class Owner(Lifecycle):
         if router.ending is not None:
             raise router.ending(None)
         if not replies and transport.mistrusted.is_set():
-            raise KernelStartError("the signatures of the kernel's messages do not match: the key is not the kernel's")
+            raise KernelStartError("the key or the encryption is not the kernel's: check the connection information")
         if timeout.cancelled_caught:
             missing = await self._missing(router, answered=bool(replies))
             raise KernelStartTimeoutError(f"the kernel was not ready within {self._startup_timeout} s: {missing}")

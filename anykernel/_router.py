@@ -76,6 +76,10 @@ _REPEATABLE = frozenset(
 )
 
 
+def _is_idle(message: Message) -> bool:
+    return message.msg_type == "status" and message.content.get("execution_state") == "idle"
+
+
 class Reply(Request):
     """A request that is done with its reply."""
 
@@ -107,7 +111,7 @@ class Reply(Request):
         self._done.set()
 
     def on_iopub(self, message: Message) -> None:
-        if message.msg_type == "status" and message.content.get("execution_state") == "idle":
+        if _is_idle(message):
             self.router.half_done(self)
 
     def on_grace_over(self) -> None:
@@ -115,8 +119,7 @@ class Reply(Request):
         if self._interrupts != self.router.interrupts and msg_type in _REPEATABLE:
             # An interrupt meant for the cell before it may have hit this request instead.
             self.router.forget(self)
-            header = {**self.header, "msg_id": self.router.new_header(msg_type)["msg_id"]}
-            self._message = msgspec.structs.replace(self._message, header=header)
+            self._message = msgspec.structs.replace(self._message, header=self.router.new_header(msg_type))
             self.send(self.router)
             return
         self._fail(
@@ -156,7 +159,7 @@ class Fence(Request):
 
     def on_iopub(self, message: Message) -> None:
         # An interrupt that hits it leaves it without a reply.
-        if message.msg_type == "status" and message.content.get("execution_state") == "idle":
+        if _is_idle(message):
             self.on_reply(message)
 
     def on_end(self, ending: Ending) -> None:  # noqa: ARG002
@@ -201,11 +204,11 @@ class Router:
         """How many requests are in the table."""
         return len(self._requests)
 
-    def new_header(self, msg_type: str, msg_id: str | None = None) -> dict[str, Any]:
+    def new_header(self, msg_type: str) -> dict[str, Any]:
         """A header for a message of ours, with an id that no other message has."""
         self._count += 1
         return {
-            "msg_id": msg_id or f"{self.session}_{self._count}",
+            "msg_id": f"{self.session}_{self._count}",
             "msg_type": msg_type,
             "username": "anykernel",
             "session": self.session,
@@ -238,15 +241,11 @@ class Router:
         content: dict[str, Any],
         *,
         channel: str = "shell",
-        header: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
         buffers: Iterable[bytes | memoryview] = (),
-        parent: dict[str, Any] | None = None,
     ) -> Message:
         """Send a request and wait for its reply."""
-        reply = Reply(
-            Message(channel, header or self.new_header(msg_type), parent or {}, metadata or {}, content, tuple(buffers))
-        )
+        reply = Reply(Message(channel, self.new_header(msg_type), {}, metadata or {}, content, tuple(buffers)))
         reply.send(self)
         try:
             return await reply.wait()

@@ -33,7 +33,7 @@ class Transport(Protocol):
     """Received messages that were dropped, by reason."""
 
     mistrusted: anyio.Event
-    """Set once a message was dropped for its signature."""
+    """Set once a message was dropped for its signature, or the kernel speaks another encryption."""
 
     def send(self, message: Message) -> None:
         """Hand over one message, to be sent in order; never waits.

@@ -204,7 +204,9 @@ class ZmqTransport:
                 if channel == "stdin":
                     # An input request to a peer whose handshake is not done is silently lost, and no message
                     # tells when that is; so this one socket is watched. It also tells when the kernel goes.
-                    events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+                    events = (
+                        zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_DISCONNECTED
+                    )
                     monitor = _Socket(socket.get_monitor_socket(events), self._on_monitor)
                     self._sockets["monitor"] = monitor
                 socket.connect(info.address(channel))
@@ -246,6 +248,8 @@ class ZmqTransport:
         (event,) = struct.unpack_from("=H", frames[0])
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._handshake.set()
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+            self.mistrusted.set()
         elif self._handshake.is_set():
             self._disconnected.set()
 

@@ -89,10 +89,5 @@ async def scripted_kernel(**options: Any) -> AsyncIterator[tuple[Kernel, Script]
         owner = Connected(info, tasks, lambda: transport, **{**defaults, **options})
         script = Script(transport)
         tasks.start_soon(script.greet)
-        try:
-            await tasks.start(owner.run)
-            owner.protect()
-            yield owner.kernel, script
-        finally:
-            owner.close()
-            tasks.cancel_scope.cancel()
+        async with owner.opened() as kernel:
+            yield kernel, script

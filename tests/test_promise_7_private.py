@@ -12,6 +12,7 @@ import pytest
 
 from anykernel import (
     ConnectionInfo,
+    KernelStartError,
     KernelStartTimeoutError,
     UnsupportedError,
     connect_kernel,
@@ -49,10 +50,12 @@ async def test_traffic_is_encrypted_where_the_kernel_can_and_without_the_key_the
         fields = {name: getattr(kernel.connection, name) for name in ConnectionInfo.__struct_fields__}
         plain = {**fields, "curve_publickey": None, "curve_secretkey": None}
         other_key = {**fields, "curve_publickey": "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"}
-        for wrong in (plain, other_key):
-            with pytest.raises(KernelStartTimeoutError, match="nothing answers"):
-                async with connect_kernel(wrong, startup_timeout=1):
-                    pass
+        with pytest.raises(KernelStartError, match="encryption is not the kernel's"):
+            async with connect_kernel(plain):
+                pass
+        with pytest.raises(KernelStartTimeoutError, match="nothing answers"):
+            async with connect_kernel(other_key, startup_timeout=1):
+                pass
         async with connect_kernel(fields) as other:
             assert (await other.execute("6 * 7")).data["text/plain"] == "42"
 
