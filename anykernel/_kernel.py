@@ -25,10 +25,6 @@ from ._shell import Shell
 __all__ = ["Connection", "Kernel", "Lifecycle"]
 
 
-# Seconds that a kernel gets to answer an interrupt request; one that does not in this time hardly ever will, and
-# what comes next is not held any longer.
-INTERRUPT_TIMEOUT = 15.0
-
 # What a message takes in memory besides its content, in bytes, about.
 _MESSAGE_OVERHEAD = 2048
 
@@ -157,7 +153,7 @@ class Kernel(Shell):
         as its kernelspec says; kernels that were connected to get the request.
 
         Raises:
-            ProtocolError: the kernel knows no interrupt request.
+            ProtocolError: the kernel knows no interrupt request, or has not answered it for 15 s.
             KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away.
         """
         connection = await self._connected()
@@ -176,8 +172,7 @@ class Kernel(Shell):
             # until the kernel is past a request sent behind it; or, late, it would hit that. The request also
             # wakes an ipykernel whose code awaits: with some versions of tornado, its signal handler does not.
             try:
-                with anyio.move_on_after(INTERRUPT_TIMEOUT):
-                    await self._lifecycle.interrupt(connection)
+                await self._lifecycle.interrupt(connection)
             except AnyKernelError as exc:
                 errors.append(exc)
             finally:

@@ -101,7 +101,7 @@ class Launched(Owner):
     async def interrupt(self, connection: Connection) -> None:
         assert self._process is not None
         if self._spec.interrupt_mode == "message":
-            await connection.router.request("interrupt_request", {}, channel="control")
+            await self._request_interrupt(connection.router)
         elif self._process.returncode is None:
             # The whole group, as a terminal's Ctrl-C: code may wait for a child that must end first.
             self._process.signal(signal.SIGINT)
@@ -264,7 +264,7 @@ class Connected(Owner):
 
     async def interrupt(self, connection: Connection) -> None:
         # Only the request reaches a process that may be anywhere; ipykernel takes it whatever its kernelspec says.
-        await connection.router.request("interrupt_request", {}, channel="control")
+        await self._request_interrupt(connection.router)
 
     async def restart(self) -> None:
         raise UnsupportedError("only a kernel that open_kernel started can be restarted")

@@ -18,10 +18,11 @@ from ._exceptions import (
     KernelDiedError,
     KernelStartError,
     KernelStartTimeoutError,
+    ProtocolError,
 )
 from ._kernel import Connection, Kernel, Lifecycle
 from ._messages import KernelInfo, Message, read_reply
-from ._router import Ending, Router
+from ._router import Ending, Fence, Router
 from ._tasks import open_task_group
 from ._transport import Transport
 
@@ -29,6 +30,10 @@ __all__ = ["Owner", "closed_ending"]
 
 # Seconds between two requests by which a kernel that does not greet is found to reach us on IOPub.
 PROBE_INTERVAL = 0.05
+
+# Seconds that a kernel gets to answer an interrupt request while its shell is free; one that does not in this time
+# hardly ever will, and what comes next is not held any longer.
+INTERRUPT_TIMEOUT = 15.0
 
 
 class Owner(Lifecycle):
@@ -132,6 +137,24 @@ class Owner(Lifecycle):
                     tasks.cancel_scope.cancel()
         finally:
             transport.close()
+
+    async def _request_interrupt(self, router: Router) -> None:
+        """Interrupt by message.
+
+        Raises:
+            ProtocolError: the kernel knows no such request, or does not answer it.
+        """
+        with anyio.CancelScope() as scope:
+
+            def start_clock() -> None:
+                scope.deadline = anyio.current_time() + INTERRUPT_TIMEOUT
+
+            # Code that keeps the kernel from answering holds up what comes next as well, so till it ends, no time
+            # counts: the interrupt may still come, and must not find somebody else's code.
+            Fence(start_clock).send(router)
+            await router.request("interrupt_request", {}, channel="control")
+        if scope.cancelled_caught:
+            raise ProtocolError(f"the kernel has not answered an interrupt request for {INTERRUPT_TIMEOUT:g} s")
 
     async def _ready(self, router: Router) -> KernelInfo:
         """Wait until the kernel has answered and every channel carries messages."""

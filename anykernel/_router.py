@@ -15,6 +15,7 @@ interrupt explains what is missing, for ``INTERRUPTED_GRACE``.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -335,7 +336,10 @@ class Router:
                 if left > 0:
                     await anyio.sleep(min(left, INTERRUPTED_GRACE))
                     # If the event loop was late, the readers get to run before time is said to be over.
-                    await anyio.sleep(0.01)
+                    woken = -math.inf
+                    while time.monotonic() - woken > 0.05:
+                        woken = time.monotonic()
+                        await anyio.sleep(0.01)
                     continue
                 del self._half_done[request]
                 try:

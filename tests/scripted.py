@@ -26,14 +26,16 @@ class Script:
     def __init__(self, transport: MemoryTransport) -> None:
         self.transport = transport
 
-    async def next(self, msg_type: str = "execute_request") -> Message:
-        """The client's next message, which must be of this type."""
-        message = await self.receive()
-        while message.msg_type == "kernel_info_request" != msg_type:
-            self.finish(message, **INFO)  # sent behind an interrupt
+    async def next(self, *msg_types: str) -> Message:
+        """The client's next message, which must be of one of these types (by default an execute request)."""
+        msg_types = msg_types or ("execute_request",)
+        while True:
             message = await self.receive()
-        assert message.msg_type == msg_type, message
-        return message
+            if message.msg_type in msg_types:
+                return message
+            # Such are sent with interrupts.
+            assert message.msg_type == "kernel_info_request", message
+            self.finish(message, **INFO)
 
     async def receive(self) -> Message:
         return await self.transport.receive()

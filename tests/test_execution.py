@@ -33,7 +33,7 @@ def short_grace(monkeypatch):
     monkeypatch.setattr(anykernel._router, "GRACE", 0.4)
     monkeypatch.setattr(anykernel._execution, "INTERRUPT_INTERVAL", 0.1)
     monkeypatch.setattr(anykernel._execution, "START_GRACE", 0.02)
-    monkeypatch.setattr(anykernel._kernel, "INTERRUPT_TIMEOUT", 0.5)
+    monkeypatch.setattr(anykernel._owner, "INTERRUPT_TIMEOUT", 0.5)
 
 
 pytestmark = pytest.mark.limit(20)
@@ -320,6 +320,28 @@ async def test_code_runs_again_when_what_ignored_the_interrupt_is_done():
         assert len(router(kernel)) == 0
 
 
+async def test_an_interrupt_that_is_answered_late_holds_what_comes_next(monkeypatch):
+    monkeypatch.setattr(anykernel._owner, "INTERRUPT_TIMEOUT", 0.1)
+    async with scripted_kernel(interrupt_timeout=0.1) as (kernel, script):
+        execution = await kernel.submit("code")
+        following = await kernel.submit("following")
+        request = await script.next()
+        script.start(request)
+        assert not await execution.cancel()  # as code that holds the interpreter lock
+        fence, interrupt = await script.receive(), await script.receive()
+        assert interrupt.msg_type == "interrupt_request"
+        await anyio.sleep(0.3)  # while the code runs, no time counts
+        script.finish(request)
+        await execution.wait()
+        assert following.state == "queued"  # the interrupt would hit it
+        script.reply(interrupt)
+        behind = await script.receive()
+        script.finish(fence)
+        assert following.state == "queued"
+        script.finish(behind)
+        assert (await script.next()).content["code"] == "following"
+
+
 async def test_code_that_starts_after_its_canceller_gave_up_is_interrupted_then():
     async with scripted_kernel(interrupt_timeout=0.1) as (kernel, script):
         execution = await kernel.submit("code")
@@ -354,6 +376,22 @@ async def test_a_request_that_an_interrupt_hit_by_accident_is_asked_again():
                 await anyio.lowlevel.checkpoint()
         assert replies[0].matches == ["xylophone"]
         assert len(router(kernel)) == 0
+
+
+async def test_so_is_one_that_was_sent_while_the_interrupt_was_under_way():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        execution = await kernel.submit("code")
+        request = await script.next()
+        script.start(request)
+        tasks.start_soon(execution.cancel)
+        interrupt = await script.next("interrupt_request")
+        tasks.start_soon(kernel.complete, "x")
+        completion = await script.next("complete_request")
+        script.finish(request)  # by itself, so that the interrupt hits the completion
+        script.status(completion, "busy")
+        script.status(completion, "idle")
+        script.reply(interrupt)
+        script.finish(await script.next("complete_request"), matches=[])
 
 
 async def test_an_abandoned_request_leaves_the_table():
@@ -417,7 +455,7 @@ async def test_stdin_handlers_plain_async_raising_and_wrong():
                 request = await script.next()
                 script.start(request)
                 script.ask(request, "name: ", password=True)
-                message = await script.transport.receive()
+                message = await script.next("input_reply", "interrupt_request")
                 if message.msg_type == "input_reply":
                     answers.append((message.channel, message.content["value"], message.parent_id == request.msg_id))
                     script.finish(request)
