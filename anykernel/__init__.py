@@ -31,6 +31,7 @@ from ._messages import (
 from ._open import connect_kernel, open_kernel
 from ._outputs import DisplayData, ErrorOutput, ExecuteResult, Output, Stream
 from ._result import Result
+from ._subshell import Subshell
 
 __version__ = "0.1.0"
 
@@ -64,6 +65,7 @@ __all__ = [
     "Result",
     "StdinError",
     "Stream",
+    "Subshell",
     "UnsupportedError",
     "connect_kernel",
     "open_kernel",

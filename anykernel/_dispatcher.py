@@ -23,9 +23,12 @@ class Dispatcher:
         self._queued: OrderedDict[Execution, None] = OrderedDict()
         self._in_flight: set[Execution] = set()
         self._held = 0
+        # How many of those in the kernel may ask for input.
+        self._prompting = 0
         self._pumping = False
         self.ended_busy = False
         """Whether something of ours lay in the kernel when the connection ended."""
+        self._ending: Ending | None = None
         router.dispatchers.append(self)
 
     @property
@@ -33,16 +36,26 @@ class Dispatcher:
         """Whether something of ours lies in the kernel."""
         return bool(self._in_flight)
 
+    @property
+    def in_flight(self) -> list[Execution]:
+        """What of ours lies in the kernel."""
+        return list(self._in_flight)
+
     def submit(self, execution: Execution) -> None:
         """Queue an execution, and send it if it is its turn.
 
         Raises:
-            AnyKernelError: the connection has ended.
+            AnyKernelError: the connection, or the subshell, has ended.
         """
-        if self.router.ending is not None:
-            raise self.router.ending(None)
+        self.check()
         self._queued[execution] = None
         self._pump()
+
+    def check(self) -> None:
+        """Raise what a call is to raise if the connection, or the subshell, has ended."""
+        ending = self.router.ending or self._ending
+        if ending is not None:
+            raise ending(None)
 
     def discard(self, execution: Execution) -> bool:
         """Take an execution out of the queue; False if it is not in it any more."""
@@ -61,11 +74,17 @@ class Dispatcher:
 
     def settled(self, execution: Execution) -> None:
         """The kernel is done with an execution."""
-        self._in_flight.discard(execution)
+        if execution in self._in_flight:
+            self._in_flight.remove(execution)
+            if execution.prompts:
+                self._prompting -= 1
+                for other in self.router.dispatchers:
+                    other._pump()
         self._pump()
 
     def end(self, ending: Ending) -> None:
-        """Fail what is queued; the router fails what was sent."""
+        """Fail what is queued, and refuse what would be; the router fails what was sent."""
+        self._ending = ending
         self.ended_busy = self.busy
         queued = list(self._queued)
         self._queued.clear()
@@ -79,8 +98,16 @@ class Dispatcher:
         self._pumping = True
         try:
             while self._queued and not self._held and len(self._in_flight) < self._max_in_flight:
-                execution, _ = self._queued.popitem(last=False)
+                execution = next(iter(self._queued))
+                others = self.router.dispatchers
+                prompting = len(others) > 1 and any(other._prompting for other in others if other is not self)
+                if prompting and execution.prompts:
+                    # Kernels have one stdin, and give an answer to whichever of their shells reads it first.
+                    break
+                del self._queued[execution]
                 self._in_flight.add(execution)
-                execution._send()
+                self._prompting += execution.prompts
+                # They have one switch too: a False would take the input() of code that runs already away.
+                execution._send(allow_stdin=prompting or self._prompting > 0)
         finally:
             self._pumping = False

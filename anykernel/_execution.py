@@ -20,23 +20,24 @@ import logging
 import math
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Union
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 import anyio
 import anyio.lowlevel
 
 from ._exceptions import AnyKernelError, ExecutionTimeoutError, ProtocolError, StdinError
 from ._messages import Message
-from ._outputs import DisplayData, Displays, ExecuteResult, Output, OutputFold, parse_output
+from ._outputs import DisplayData, ExecuteResult, Output, OutputFold, parse_output
 from ._queue import ByteBoundedStream
 from ._result import Result
 from ._router import Ending, Request
 
 if TYPE_CHECKING:
     from ._dispatcher import Dispatcher
+    from ._shell import Shell
 
-__all__ = ["Execution", "OnOutput", "Owner", "StdinHandler"]
+__all__ = ["Execution", "OnOutput", "StdinHandler"]
 
 logger = logging.getLogger("anykernel")
 
@@ -61,20 +62,6 @@ OnOutput = Callable[[Output], object]
 State = Literal["queued", "sent", "running", "settled"]
 
 
-class Owner(Protocol):
-    """What an execution needs of the kernel it runs in."""
-
-    output_limit: int
-    interrupt_timeout: float
-    displays: Displays
-
-    async def interrupt(self) -> None:
-        """Interrupt what the kernel runs, and return when that is known to have been delivered."""
-
-    def start_soon(self, func: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """Run a task that belongs to no caller."""
-
-
 class Execution(Request):
     """A running or finished execution; made by `Kernel.submit` and `Kernel.stream`.
 
@@ -92,7 +79,7 @@ class Execution(Request):
 
     def __init__(
         self,
-        owner: Owner,
+        owner: Shell,
         dispatcher: Dispatcher,
         message: Message,
         *,
@@ -331,9 +318,15 @@ class Execution(Request):
 
     # For the dispatcher and the router.
 
-    def _send(self) -> None:
+    @property
+    def prompts(self) -> bool:
+        """Whether its code may ask for input."""
+        return self._stdin is not None
+
+    def _send(self, *, allow_stdin: bool) -> None:
         assert self._message is not None
         message, self._message = self._message, None
+        message.content["allow_stdin"] = allow_stdin
         self.state = "sent"
         self._interrupts = self.router.interrupts
         try:

@@ -15,12 +15,12 @@ import anyio.lowlevel
 
 from ._connection import ConnectionInfo
 from ._dispatcher import Dispatcher
-from ._exceptions import AnyKernelError
 from ._messages import KernelInfo, Message
 from ._outputs import Displays
 from ._queue import ByteBoundedStream
-from ._router import Ending, Fence, Router
+from ._router import Ending, Router
 from ._shell import Shell
+from ._subshell import SUBSHELLS, Subshell, open_subshell
 
 __all__ = ["Connection", "Kernel", "Lifecycle"]
 
@@ -53,7 +53,12 @@ class Connection:
         self.router = router
         self.info = info
         self.kernel_info = kernel_info
+        self.max_in_flight = max_in_flight
         self.dispatcher = Dispatcher(router, max_in_flight)
+
+    def for_subshell(self) -> Connection:
+        """The same connection, with a dispatcher of its own."""
+        return Connection(self.router, self.info, self.kernel_info, self.max_in_flight)
 
 
 class Kernel(Shell):
@@ -67,16 +72,12 @@ class Kernel(Shell):
         output_limit: int,
         interrupt_timeout: float,
     ) -> None:
-        self._kernel = self
         self._lifecycle = lifecycle
         self.start_soon = start_soon
         self.output_limit = output_limit
-        """Bytes of output kept for each execution."""
         self.interrupt_timeout = interrupt_timeout
-        """Seconds that stopped code gets to settle."""
         self.displays = Displays()
-        # None while the kernel starts or restarts; an ended one stays, to refuse calls with its reason.
-        self._connection: Connection | None = None
+        self._connection = None
         self._attached = anyio.Event()
         self._last: Connection | None = None
         self._subscribers: list[tuple[frozenset[str], ByteBoundedStream[Message]]] = []
@@ -110,7 +111,7 @@ class Kernel(Shell):
         self._last.router.ending = ending
         self._attach(self._last)
 
-    async def _wait_connection(self) -> Connection:
+    async def _connected(self) -> Connection:
         while self._connection is None:
             await self._attached.wait()
         return self._connection
@@ -157,33 +158,23 @@ class Kernel(Shell):
             KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away.
         """
         connection = await self._connected()
-        router = connection.router
-        if router.ending is not None:
-            raise router.ending(None)
-        router.interrupts += 1
-        done, errors = anyio.Event(), list[AnyKernelError]()
+        await self._interrupt(connection, lambda: self._lifecycle.interrupt(connection))
 
-        def passed() -> None:
-            router.interrupts += 1  # it may also have hit what was sent while it was under way
-            connection.dispatcher.release()
+    @asynccontextmanager
+    async def subshell(self) -> AsyncIterator[Subshell]:
+        """Open another shell of the kernel: ``async with kernel.subshell() as subshell`` (JEP 91).
 
-        async def deliver() -> None:
-            # A task of its own: whoever gives up waiting, the interrupt is under way, and what comes next waits
-            # until the kernel is past a request sent behind it; or, late, it would hit that. The request also
-            # wakes an ipykernel whose code awaits: with some versions of tornado, its signal handler does not.
-            try:
-                await self._lifecycle.interrupt(connection)
-            except AnyKernelError as exc:
-                errors.append(exc)
-            finally:
-                Fence(passed).send(router)
-                done.set()
+        It runs code and answers requests while the main shell runs code, in a thread of its own and in the same
+        namespace. Leaving the block deletes it: what is pending there fails with `ConnectionClosedError`, and
+        code that still runs is interrupted first, as far as `Subshell.interrupt` can.
 
-        connection.dispatcher.hold()
-        self.start_soon(deliver)
-        await done.wait()
-        if errors:
-            raise errors[0]
+        Raises:
+            UnsupportedError: the kernel has no subshells.
+            KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away. A restart ends
+                its subshells.
+        """
+        async with open_subshell(self, await self._connected()) as subshell:
+            yield subshell
 
     async def restart(self) -> None:
         """Start the kernel's process anew, and wait until the new one is ready.
@@ -243,7 +234,7 @@ class Kernel(Shell):
     @property
     def supports_subshells(self) -> bool:
         """Whether the kernel says that it has subshells."""
-        return "kernel subshells" in self.info.supported_features
+        return SUBSHELLS in self.info.supported_features
 
     def __repr__(self) -> str:
         return f"<Kernel {self.info.implementation or 'unknown'} {self.execution_state} pid={self.pid}>"

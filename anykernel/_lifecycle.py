@@ -42,9 +42,9 @@ from ._exceptions import (
 from ._kernel import Connection
 from ._kernelspec import LaunchSpec
 from ._messages import Message
-from ._owner import Owner, closed_ending
+from ._owner import Owner
 from ._process import KernelProcess, open_kernel_process
-from ._router import Ending, Router
+from ._router import Ending, Router, closed_ending
 from ._transport import Transport
 from ._zmq import DESCRIPTORS, ZmqTransport, ensure_descriptors
 
@@ -254,6 +254,8 @@ class _Restart:
 
 class Connected(Owner):
     """Uses a kernel that is somebody else's."""
+
+    _asked_on = ("shell", "control")  # where a kernel that is busy answers
 
     def __init__(
         self, info: ConnectionInfo, tasks: TaskGroup, open_transport: Callable[[], Transport], **options: Any

@@ -22,11 +22,11 @@ from ._exceptions import (
 )
 from ._kernel import Connection, Kernel, Lifecycle
 from ._messages import KernelInfo, Message, read_reply
-from ._router import Ending, Fence, Router
+from ._router import Ending, Fence, Router, closed_ending
 from ._tasks import open_task_group
 from ._transport import Transport
 
-__all__ = ["Owner", "closed_ending"]
+__all__ = ["Owner"]
 
 # Seconds between two requests by which a kernel that does not greet is found to reach us on IOPub.
 PROBE_INTERVAL = 0.05
@@ -38,6 +38,10 @@ INTERRUPT_TIMEOUT = 15.0
 
 class Owner(Lifecycle):
     """What owning a started and owning a connected kernel have in common."""
+
+    # Where the kernel is asked what it is. A kernel that starts may answer on control before its shells are there:
+    # ipykernel does, and would then fail to make a subshell.
+    _asked_on: tuple[str, ...] = ("shell",)
 
     def __init__(
         self,
@@ -167,7 +171,6 @@ class Owner(Lifecycle):
                     tasks.cancel_scope.cancel()
 
                 async def ask(channel: str) -> None:
-                    # On control too, where a kernel that is busy answers.
                     try:
                         replies.append(await router.request("kernel_info_request", {}, channel=channel))
                     except AnyKernelError as exc:
@@ -181,8 +184,8 @@ class Owner(Lifecycle):
                 answered = anyio.Event()
                 tasks.start_soon(stop_at, router.ended)
                 tasks.start_soon(stop_at, transport.mistrusted)
-                tasks.start_soon(ask, "shell")
-                tasks.start_soon(ask, "control")
+                for channel in self._asked_on:
+                    tasks.start_soon(ask, channel)
                 await answered.wait()
                 while not router.iopub_seen.is_set():
                     with anyio.move_on_after(PROBE_INTERVAL):
@@ -227,7 +230,3 @@ class Owner(Lifecycle):
         """The kernel is dead."""
         router.end(ending)
         self.kernel._end_messages(ending(None))
-
-
-def closed_ending(reason: str) -> Ending:
-    return lambda result: ConnectionClosedError(reason, result=result)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from ._exceptions import AnyKernelError, ProtocolError
+from ._exceptions import AnyKernelError, ArgumentError, ConnectionClosedError, ProtocolError
 from ._messages import Message
 from ._transport import Transport
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ._dispatcher import Dispatcher
     from ._result import Result
 
-__all__ = ["Ending", "Fence", "Reply", "Request", "Router"]
+__all__ = ["Ending", "Fence", "Reply", "Request", "Router", "closed_ending"]
 
 logger = logging.getLogger("anykernel")
 
@@ -45,6 +45,10 @@ PROTOCOL_VERSION = "5.4"
 
 Ending = Callable[["Result | None"], AnyKernelError]
 """Makes the error with which one request ends when its connection does; each gets its own partial result."""
+
+
+def closed_ending(reason: str) -> Ending:
+    return lambda result: ConnectionClosedError(reason, result=result)
 
 
 class Request:
@@ -120,7 +124,8 @@ class Reply(Request):
         if self._interrupts != self.router.interrupts and msg_type in _REPEATABLE:
             # An interrupt meant for the cell before it may have hit this request instead.
             self.router.forget(self)
-            self._message = msgspec.structs.replace(self._message, header=self.router.new_header(msg_type))
+            header = {**self.header, "msg_id": self.router.new_header(msg_type)["msg_id"]}
+            self._message = msgspec.structs.replace(self._message, header=header)
             self.send(self.router)
             return
         self._fail(
@@ -147,10 +152,10 @@ class Fence(Request):
     def __init__(self, on_passed: Callable[[], None]) -> None:
         self._on_passed = on_passed
 
-    def send(self, router: Router) -> None:
+    def send(self, router: Router, **route: str) -> None:
         """Send it; where the connection has ended, there is nothing to wait for."""
         try:
-            router.send(self, Message("shell", router.new_header("kernel_info_request")))
+            router.send(self, Message("shell", router.new_header("kernel_info_request", **route)))
         except AnyKernelError:
             self._on_passed()
 
@@ -205,8 +210,8 @@ class Router:
         """How many requests are in the table."""
         return len(self._requests)
 
-    def new_header(self, msg_type: str) -> dict[str, Any]:
-        """A header for a message of ours, with an id that no other message has."""
+    def new_header(self, msg_type: str, **fields: str) -> dict[str, Any]:
+        """A header for a message of ours, with an id that no other message has, unless ``fields`` have another."""
         self._count += 1
         return {
             "msg_id": f"{self.session}_{self._count}",
@@ -215,13 +220,14 @@ class Router:
             "session": self.session,
             "date": datetime.now(timezone.utc).isoformat(),
             "version": PROTOCOL_VERSION,
+            **fields,
         }
 
     def send(self, request: Request, message: Message) -> None:
         """Register a request and send it.
 
         Raises:
-            ArgumentError: its content has no JSON form.
+            ArgumentError: its content has no JSON form, or its id is taken.
             AnyKernelError: the connection has ended.
         """
         if self.ending is not None:
@@ -229,6 +235,8 @@ class Router:
         request.router = self
         request.header = message.header
         msg_id = message.msg_id
+        if msg_id in self._requests:
+            raise ArgumentError(f"a request with the msg_id {msg_id!r} is under way")
         self._requests[msg_id] = request
         try:
             self.transport.send(message)
@@ -242,11 +250,15 @@ class Router:
         content: dict[str, Any],
         *,
         channel: str = "shell",
+        parent: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
         buffers: Iterable[bytes | memoryview] = (),
+        **header: str,
     ) -> Message:
-        """Send a request and wait for its reply."""
-        reply = Reply(Message(channel, self.new_header(msg_type), {}, metadata or {}, content, tuple(buffers)))
+        """Send a request and wait for its reply; ``header`` has what its header is to hold besides the usual."""
+        reply = Reply(
+            Message(channel, self.new_header(msg_type, **header), parent or {}, metadata or {}, content, tuple(buffers))
+        )
         reply.send(self)
         try:
             return await reply.wait()
@@ -257,6 +269,13 @@ class Router:
         """Take a request out of the table: it is done, or nobody waits for it any more."""
         self._requests.pop(request.header["msg_id"], None)
         self._half_done.pop(request, None)
+
+    def fail(self, subshell_id: str, ending: Ending, *, but: Iterable[Request] = ()) -> None:
+        """Fail what a subshell was asked and has not answered."""
+        for request in list(self._requests.values()):
+            if request.header.get("subshell_id") == subshell_id and request not in but:
+                self.forget(request)
+                request.on_end(ending)
 
     def half_done(self, request: Request, *, interrupted: bool = False) -> None:
         """Watch a request of which only the reply or only idle has come."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 import math
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import anyio.lowlevel
 
-from ._exceptions import ArgumentError, ExecutionTimeoutError, UnsupportedError
+from ._exceptions import AnyKernelError, ArgumentError, ExecutionTimeoutError, UnsupportedError
 from ._execution import Execution, OnOutput, StdinHandler
 from ._messages import (
     CommInfoReply,
@@ -25,11 +25,12 @@ from ._messages import (
     error_of,
     read_reply,
 )
-from ._outputs import OutputFold
+from ._outputs import Displays, OutputFold
 from ._result import Result
+from ._router import Fence
 
 if TYPE_CHECKING:
-    from ._kernel import Connection, Kernel
+    from ._kernel import Connection
 
 __all__ = ["Shell"]
 
@@ -37,10 +38,53 @@ __all__ = ["Shell"]
 class Shell:
     """The requests that a shell of the kernel answers; any number of tasks may call them at once."""
 
-    _kernel: Kernel
+    output_limit: int
+    """Bytes of output kept for each execution."""
+    interrupt_timeout: float
+    """Seconds that stopped code gets to settle."""
+    displays: Displays
+    start_soon: Callable[[Callable[[], Coroutine[Any, Any, object]]], None]
+
+    # None while the kernel starts or restarts; an ended one stays, to refuse calls with its reason.
+    _connection: Connection | None
+    # What the headers of requests hold so that they reach this shell.
+    _route: Mapping[str, str] = {}
 
     async def _connected(self) -> Connection:
-        return await self._kernel._wait_connection()
+        raise NotImplementedError
+
+    async def interrupt(self) -> None:
+        raise NotImplementedError
+
+    async def _interrupt(self, connection: Connection, deliver: Callable[[], Awaitable[object]]) -> None:
+        """Interrupt what the shell runs, and wait until the kernel has been told."""
+        router, dispatcher = connection.router, connection.dispatcher
+        if router.ending is not None:
+            raise router.ending(None)
+        router.interrupts += 1
+        done, errors = anyio.Event(), list[AnyKernelError]()
+
+        def passed() -> None:
+            router.interrupts += 1  # it may also have hit what was sent while it was under way
+            dispatcher.release()
+
+        async def run() -> None:
+            # A task of its own: whoever gives up waiting, the interrupt is under way, and what comes next waits
+            # until the kernel is past a request sent behind it; or, late, it would hit that. The request also
+            # wakes an ipykernel whose code awaits: with some versions of tornado, its signal handler does not.
+            try:
+                await deliver()
+            except AnyKernelError as exc:
+                errors.append(exc)
+            finally:
+                Fence(passed).send(router, **self._route)
+                done.set()
+
+        dispatcher.hold()
+        self.start_soon(run)
+        await done.wait()
+        if errors:
+            raise errors[0]
 
     async def execute(
         self,
@@ -174,7 +218,7 @@ class Shell:
         await anyio.lowlevel.checkpoint_if_cancelled()
         if timeout == math.inf:
             timeout = None
-        connection = self._kernel._connection
+        connection = self._connection
         if connection is None:
             asked = time.monotonic()
             with anyio.move_on_after(timeout):
@@ -192,12 +236,11 @@ class Shell:
             "silent": silent,
             "store_history": store_history and not silent,
             "user_expressions": dict(user_expressions or {}),
-            "allow_stdin": stdin is not None,
             "stop_on_error": stop_on_error,
         }
-        header = connection.router.new_header("execute_request")
+        header = connection.router.new_header("execute_request", **self._route)
         execution = Execution(
-            self._kernel,
+            self,
             connection.dispatcher,
             Message("shell", header, content=content),
             timeout=timeout,
@@ -216,11 +259,23 @@ class Shell:
         channel: Literal["shell", "control"] = "shell",
         metadata: dict[str, Any] | None = None,
         buffers: Iterable[bytes | memoryview] | None = None,
+        msg_id: str | None = None,
+        parent: Mapping[str, Any] | None = None,
     ) -> Message:
         """Send any request and wait for its reply; its outputs are in `Kernel.messages`.
 
+        Args:
+            msg_type: the protocol's name for it, such as ``"kernel_info_request"``.
+            content: what the protocol wants for it.
+            channel: ``"control"`` for what is to be answered while code runs.
+            metadata: the message's, besides the content.
+            buffers: binary data, not copied where it is large: do not change it before the reply is here.
+            msg_id: an id of your own for it, unique for as long as it is under way.
+            parent: the header of the message that causes this one.
+
         Raises:
-            ArgumentError: the content has no JSON form, or there is no such channel for requests.
+            ArgumentError: the content has no JSON form, the ``msg_id`` is taken, or there is no such channel for
+                requests.
             ProtocolError: the kernel finished it without a reply, as kernels do with requests they do not know.
             KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away.
         """
@@ -228,9 +283,20 @@ class Shell:
             raise ArgumentError(f"requests go on 'shell' or 'control', not {channel!r}")
         if not (isinstance(msg_type, str) and isinstance(content, dict)):
             raise ArgumentError("a request needs a str for its type and a dict for its content")
+        header = dict(self._route) if channel == "shell" else {}
+        if msg_id is not None:
+            if not (isinstance(msg_id, str) and msg_id):
+                raise ArgumentError(f"a msg_id must be a str that is not empty, not {msg_id!r}")
+            header["msg_id"] = msg_id
         connection = await self._connected()
         return await connection.router.request(
-            msg_type, content, channel=channel, metadata=metadata, buffers=buffers or ()
+            msg_type,
+            content,
+            channel=channel,
+            parent=dict(parent or {}),
+            metadata=metadata,
+            buffers=buffers or (),
+            **header,
         )
 
     async def complete(self, code: str, cursor_pos: int | None = None) -> CompleteReply:

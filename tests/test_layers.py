@@ -24,7 +24,7 @@ LAYERS = [
     ("_transport",),
     ("_zmq", "_process"),
     ("_router", "_execution", "_dispatcher"),
-    ("_shell", "_kernel"),
+    ("_shell", "_subshell", "_kernel"),
     ("_owner", "_lifecycle", "_open"),
     ("__init__",),
     ("__main__",),
