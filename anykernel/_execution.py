@@ -28,7 +28,7 @@ import anyio.lowlevel
 
 from ._exceptions import AnyKernelError, ExecutionTimeoutError, ProtocolError, StdinError
 from ._messages import Message
-from ._outputs import DisplayData, ExecuteResult, Output, OutputFold, parse_output
+from ._outputs import OUTPUT_TYPES, Output, OutputFold, parse_output
 from ._queue import ByteBoundedStream
 from ._result import Result
 from ._router import Ending, Request
@@ -166,6 +166,23 @@ class Execution(Request):
                 self._streams = weakref.WeakSet()
             self._streams.add(stream)
         return stream
+
+    async def watch(self) -> AsyncIterator[list[Output]]:
+        """The outputs as a list that changes: ``async for outputs in execution.watch()``.
+
+        Gives `Result.outputs` as it is, and again after changes (text that goes on, ``clear_output``, displays that
+        anybody updates), until the execution has settled; then it raises what `wait` would. Changes that come
+        while the consumer is busy are given as one.
+        """
+        self._fold.on_change = self._notify
+        await anyio.lowlevel.checkpoint()
+        while True:
+            outputs = self._fold.outputs
+            yield outputs
+            await self._wait_until(lambda seen=outputs: self._released or self._fold.has_changed(seen))  # type: ignore[misc]
+            if not self._fold.has_changed(outputs):
+                break
+        self._outcome()
 
     async def _wait_settled(self) -> None:
         if self._released:
@@ -363,9 +380,7 @@ class Execution(Request):
     def _take_output(self, message: Message) -> None:
         output = parse_output(message.header["msg_type"], message.content)
         self._code_runs()
-        self._fold.add(output, message.size)
-        if isinstance(output, DisplayData | ExecuteResult) and output.display_id is not None:
-            self._owner.displays.add(output.display_id, self._fold)
+        self._owner.displays.show(output, message.size, self._fold)
         if self._streams:
             self._stream(output, message.size)
 
@@ -451,6 +466,7 @@ class Execution(Request):
             return
         self.router.forget(self)
         self.state = "settled"
+        self._owner.displays.settled(self.msg_id, self._fold)
         self._notify()
         if self._error is None:
             self._error = error
@@ -481,6 +497,7 @@ class Execution(Request):
         self._released = True
         if self._settled is not None:
             self._settled.set()
+        self._notify()
         for stream in self._streams or ():
             if stream is not self._inbox:
                 stream.end(self._failure())
@@ -496,10 +513,7 @@ def _same(error: Exception) -> Callable[[], Exception]:
 
 
 _IOPUB: dict[str, Callable[[Execution, Message], None]] = {
-    "stream": Execution._take_output,
-    "display_data": Execution._take_output,
-    "execute_result": Execution._take_output,
-    "error": Execution._take_output,
+    **dict.fromkeys(OUTPUT_TYPES, Execution._take_output),
     "update_display_data": Execution._take_update,
     "clear_output": Execution._take_clear,
     "execute_input": Execution._take_input,

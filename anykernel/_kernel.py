@@ -18,7 +18,7 @@ from ._dispatcher import Dispatcher
 from ._messages import KernelInfo, Message
 from ._outputs import Displays
 from ._queue import ByteBoundedStream
-from ._router import Ending, Router
+from ._router import Ending, Request, Router
 from ._shell import Shell
 from ._subshell import SUBSHELLS, Subshell, open_subshell
 
@@ -116,12 +116,15 @@ class Kernel(Shell):
             await self._attached.wait()
         return self._connection
 
-    def _on_iopub(self, message: Message) -> None:
-        if message.msg_type == "update_display_data":
-            self.displays.update(message.content, message.size)
+    def _on_iopub(self, message: Message, request: Request | None) -> None:
+        msg_type = message.msg_type
         for types, stream in self._subscribers:
-            if not types or message.msg_type in types:
+            if not types or msg_type in types:
                 stream.send_nowait(message, message.size + _MESSAGE_OVERHEAD)
+        if msg_type == "update_display_data":
+            self.displays.update(message.content, message.size)
+        elif request is None and message.parent_id is not None:
+            self.displays.show_late(message.parent_id, msg_type, message.content, message.size)
 
     # For callers.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from ._exceptions import ProtocolError
 from ._messages import error_of
 
 __all__ = [
+    "OUTPUT_TYPES",
     "DisplayData",
     "Displays",
     "ErrorOutput",
@@ -66,6 +68,9 @@ class ErrorOutput(msgspec.Struct, frozen=True):
 
 
 Output = Stream | DisplayData | ExecuteResult | ErrorOutput
+
+OUTPUT_TYPES = frozenset({"stream", "display_data", "execute_result", "error"})
+"""The types of the messages that `parse_output` makes new outputs of."""
 
 
 def parse_output(msg_type: str, content: dict[str, Any]) -> Output:
@@ -149,6 +154,7 @@ class OutputFold:
         "_tail",
         "_tail_size",
         "dropped",
+        "on_change",
     )
 
     def __init__(self, limit: int) -> None:
@@ -158,6 +164,8 @@ class OutputFold:
         self._clear_pending = False
         self._displays: dict[str, list[_Entry]] = {}
         self._cache: list[Output] | None = None
+        self.on_change: Callable[[], None] | None = None
+        """Called after each change."""
         self._reset()
 
     def _reset(self) -> None:
@@ -173,14 +181,27 @@ class OutputFold:
         """Forget all outputs: now, or (``wait``) when the next one comes."""
         self._clear_pending = wait
         if not wait:
-            self._cache = None
             self._reset()
+            self._changed()
 
     def add(self, output: Output, size: int) -> None:
         """Append one output of ``size`` bytes."""
         if self._clear_pending:
-            self.clear()
+            self._clear_pending = False
+            self._reset()
+        self._add(output, size)
+        self._changed()
+
+    def _changed(self) -> None:
         self._cache = None
+        if self.on_change is not None:
+            self.on_change()
+
+    def has_changed(self, outputs: list[Output]) -> bool:
+        """Whether ``outputs``, as it once was, is out of date."""
+        return self._cache is not outputs
+
+    def _add(self, output: Output, size: int) -> None:
         if isinstance(output, Stream):
             size = _utf8_size(output.text)
             if not size:
@@ -212,7 +233,6 @@ class OutputFold:
         entries = self._displays.get(display_id)
         if not entries:
             return False
-        self._cache = None
         for entry in entries:
             growth = size - entry.size
             if self._head_size + self._tail_size + growth > self._limit:
@@ -225,6 +245,7 @@ class OutputFold:
                 self._tail_size += growth
             else:
                 self._head_size += growth
+        self._changed()
         return True
 
     def _push(self, entries: list[_Entry] | deque[_Entry], output: Output, size: int) -> None:
@@ -310,13 +331,32 @@ def _split(text: str, size: int, *, up: bool = False) -> tuple[str, str]:
 
 
 class Displays:
-    """Which folds show which display id, across requests; a fold is forgotten when its result is."""
+    """Which folds what comes late belongs to: by display id, across requests, and by request once it has settled.
+
+    A fold is forgotten when its result is.
+    """
 
     def __init__(self) -> None:
         self._folds: dict[str, weakref.WeakSet[OutputFold]] = {}
         self._prune_at = 64
+        self._settled: weakref.WeakValueDictionary[str, OutputFold] = weakref.WeakValueDictionary()
 
-    def add(self, display_id: str, fold: OutputFold) -> None:
+    def show(self, output: Output, size: int, fold: OutputFold) -> None:
+        """Add an output of ``size`` bytes to a fold."""
+        fold.add(output, size)
+        if isinstance(output, DisplayData | ExecuteResult) and output.display_id is not None:
+            self._add(output.display_id, fold)
+
+    def settled(self, msg_id: str, fold: OutputFold) -> None:
+        """A request has settled; what it still puts out, in threads and tasks, is for `show_late`."""
+        self._settled[msg_id] = fold
+
+    def show_late(self, msg_id: str, msg_type: str, content: dict[str, Any], size: int) -> None:
+        """Add the content of an output message to the fold of the settled request that it names."""
+        if msg_type in OUTPUT_TYPES and (fold := self._settled.get(msg_id)) is not None:
+            self.show(parse_output(msg_type, content), size, fold)
+
+    def _add(self, display_id: str, fold: OutputFold) -> None:
         self._folds.setdefault(display_id, weakref.WeakSet()).add(fold)
         if len(self._folds) > self._prune_at:
             self._folds = {

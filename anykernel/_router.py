@@ -177,10 +177,11 @@ class Router:
 
     Args:
         transport: carries the messages; the owner of both runs its readers and closes it.
-        on_iopub: called for every IOPub message, after the request it belongs to.
+        on_iopub: called for every IOPub message, after the request it belongs to, and with this request, if it is
+            in the table.
     """
 
-    def __init__(self, transport: Transport, on_iopub: Callable[[Message], None]) -> None:
+    def __init__(self, transport: Transport, on_iopub: Callable[[Message, Request | None], None]) -> None:
         self.transport = transport
         # Fresh for each connection: kernels route by it.
         self.session = os.urandom(16).hex()
@@ -289,19 +290,21 @@ class Router:
             request = self._requests.get(parent_id) if parent_id is not None else None
             if message.channel == "iopub":
                 self._iopub_time = time.monotonic()
-                if message.msg_type == "status":
-                    self._on_status(message)
-                if request is not None:
-                    request.on_iopub(message)
-                elif message.msg_type == "shutdown_reply":
-                    self.restart_announced = message.content.get("restart") is True
                 if not self._iopub_known:
                     # By session, not by request: that may be done before its status comes.
                     ours = message.parent_header.get("session") == self.session
                     if ours or message.msg_type == "iopub_welcome":
                         self._iopub_known = True
                         self.iopub_seen.set()
-                self._on_iopub(message)
+                try:
+                    if message.msg_type == "status":
+                        self._on_status(message)
+                    if request is not None:
+                        request.on_iopub(message)
+                    elif message.msg_type == "shutdown_reply":
+                        self.restart_announced = message.content.get("restart") is True
+                finally:
+                    self._on_iopub(message, request)
             elif request is None:
                 self._drop("unknown", message)
             elif message.channel == "stdin":

@@ -18,10 +18,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import anyio
 import anyio.lowlevel
@@ -152,6 +153,20 @@ def ensure_descriptors(count: int) -> None:
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Let signals wait, such as the SIGCHLD that uvloop gets.
+
+    pyzmq takes an interrupted ``term()`` for a finished one, which leaves the context's threads and descriptors
+    behind, and does not try again when a monitor's making is interrupted.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 class ZmqTransport:
     """A connection to a kernel over TCP or IPC, as `anykernel._transport.Transport` describes it.
 
@@ -183,6 +198,13 @@ class ZmqTransport:
         self._context = zmq.Context()
         self._sockets: dict[str, _Socket] = {}
         try:
+            self._open(info, reconnect_interval)
+        except (zmq.ZMQError, OSError, ValueError) as exc:
+            self.close()
+            raise KernelStartError(f"cannot connect to {info.address('shell')}: {exc}") from exc
+
+    def _open(self, info: ConnectionInfo, reconnect_interval: int) -> None:
+        with _signals_blocked():
             curve_keys = zmq.curve_keypair() if info.curve_publickey else None
             for channel, kind in _KINDS.items():
                 socket = self._context.socket(kind)
@@ -210,9 +232,6 @@ class ZmqTransport:
                     monitor = _Socket(socket.get_monitor_socket(events), self._on_monitor)
                     self._sockets["monitor"] = monitor
                 socket.connect(info.address(channel))
-        except (zmq.ZMQError, OSError, ValueError) as exc:
-            self.close()
-            raise KernelStartError(f"cannot connect to {info.address('shell')}: {exc}") from exc
 
     def send(self, message: Message) -> None:
         self._sockets[message.channel].send(self._codec.encode(message))
@@ -274,4 +293,5 @@ class ZmqTransport:
         for socket in self._sockets.values():
             socket.close()
         # Sockets do not linger, so this does not wait.
-        self._context.term()
+        with _signals_blocked():
+            self._context.term()

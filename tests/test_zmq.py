@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from contextlib import asynccontextmanager
 
@@ -196,6 +197,22 @@ async def test_a_closed_transport_refuses_to_send():
         pass
     with pytest.raises(ConnectionClosedError):
         transport.send(request(1))
+
+
+def test_signals_at_any_moment_leave_nothing_open():
+    info = ConnectionInfo(shell_port=1, iopub_port=2, stdin_port=3, control_port=4, hb_port=5)
+
+    async def main():
+        for _ in range(50):
+            ZmqTransport(info).close()
+
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+    try:
+        anyio.run(main)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize(
