@@ -345,7 +345,7 @@ class Displays:
         """Add an output of ``size`` bytes to a fold."""
         fold.add(output, size)
         if isinstance(output, DisplayData | ExecuteResult) and output.display_id is not None:
-            self._add(output.display_id, fold)
+            self.add(output.display_id, fold)
 
     def settled(self, msg_id: str, fold: OutputFold) -> None:
         """A request has settled; what it still puts out, in threads and tasks, is for `show_late`."""
@@ -356,7 +356,7 @@ class Displays:
         if msg_type in OUTPUT_TYPES and (fold := self._settled.get(msg_id)) is not None:
             self.show(parse_output(msg_type, content), size, fold)
 
-    def _add(self, display_id: str, fold: OutputFold) -> None:
+    def add(self, display_id: str, fold: OutputFold) -> None:
         self._folds.setdefault(display_id, weakref.WeakSet()).add(fold)
         if len(self._folds) > self._prune_at:
             self._folds = {

@@ -150,20 +150,17 @@ class Result:
     def text(self) -> str:
         """What a person or a language model would read: all output in order, without ANSI sequences."""
         parts: list[str] = []
-        outputs = self.outputs
-        for index, output in enumerate(outputs):
-            if index == self._fold.gap:
+        for index, output in enumerate((*self.outputs, None)):
+            # Each starts on a line of its own, the two streams too, as in a notebook: which of their texts comes
+            # first is up to the kernel's buffers.
+            part = "" if output is None else terminal_text(_text(output))
+            cut = index == self._fold.gap
+            if (part or cut) and parts and not parts[-1].endswith("\n"):
+                parts.append("\n")
+            if cut:
                 parts.append(f"[... {self._fold.dropped} bytes of output left out ...]\n")
-            part = terminal_text(_text(output))
-            # A stream's text goes on where it stopped; other outputs start and end on lines of their own.
-            if parts and part and not isinstance(output, Stream) and not parts[-1].endswith("\n"):
-                parts.append("\n")
-            parts.append(part)
-            following = outputs[index + 1] if index + 1 < len(outputs) else None
-            if following is not None and not isinstance(output, Stream) and part and not part.endswith("\n"):
-                parts.append("\n")
-        if self._fold.gap == len(outputs):
-            parts.append(f"[... {self._fold.dropped} bytes of output left out ...]\n")
+            if part:
+                parts.append(part)
         # No text has a form for lone surrogates; what is read here goes on to files and other services.
         return "".join(parts).encode("utf-8", "replace").decode()
 

@@ -167,7 +167,7 @@ def test_an_image_that_cannot_be_decoded_is_passed_over_for_another_form_of_it(b
 # Text.
 
 
-def test_text_is_all_output_in_order_with_displays_on_lines_of_their_own():
+def test_text_is_all_output_in_order_with_each_on_lines_of_its_own():
     result = result_of(
         out("a"),
         out("b\n", "stderr"),
@@ -177,7 +177,7 @@ def test_text_is_all_output_in_order_with_displays_on_lines_of_their_own():
         out("more\n"),
         ErrorOutput("E", "v", ["Traceback", "E: v"]),
     )
-    assert result.text == "ab\nno newline\ndisplay\nvalue\nmore\nTraceback\nE: v"
+    assert result.text == "a\nb\nno newline\ndisplay\nvalue\nmore\nTraceback\nE: v"
 
 
 def test_text_takes_the_form_that_reads_best():
@@ -195,7 +195,7 @@ def test_an_error_without_traceback_reads_as_name_and_value():
 
 def test_text_says_how_much_is_missing_and_where():
     result = result_of(out("h" * 50 + "m" * 1234 + "t" * 50), limit=100)
-    assert result.text == "h" * 50 + "[... 1234 bytes of output left out ...]\n" + "t" * 50
+    assert result.text == "h" * 50 + "\n[... 1234 bytes of output left out ...]\n" + "t" * 50
 
 
 def test_text_says_what_is_missing_before_a_display_too():

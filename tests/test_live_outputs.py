@@ -1,0 +1,158 @@
+"""Outputs that change: while the code runs, and after it has settled."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from anykernel import DisplayData, KernelDiedError, Stream, open_kernel
+
+from .scripted import scripted_kernel
+
+
+def display(script, request, msg_type, text, display_id):
+    content = {"data": {"text/plain": text}, "metadata": {}, "transient": {"display_id": display_id}}
+    script.publish(request, msg_type, **content)
+
+
+def shown(outputs):
+    return [o.text if isinstance(o, Stream) else o.data["text/plain"] for o in outputs]
+
+
+async def test_the_outputs_of_an_execution_are_watched_as_a_list_that_changes():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        execution = await kernel.submit("code")
+        request = await script.next()
+        seen = []
+
+        async def watch():
+            async for outputs in execution.watch():
+                seen.append(shown(outputs))
+
+        async def sees(*texts):
+            await anyio.wait_all_tasks_blocked()
+            assert seen[-1] == list(texts)
+
+        tasks.start_soon(watch)
+        await sees()
+        script.start(request)
+        script.publish(request, "stream", name="stdout", text="a")
+        await sees("a")
+        script.publish(request, "stream", name="stdout", text="b")
+        display(script, request, "display_data", "one", "id")
+        await sees("ab", "one")
+        display(script, None, "update_display_data", "two", "id")  # whoever caused it
+        await sees("ab", "two")
+        script.publish(request, "clear_output", wait=True)
+        await sees("ab", "two")
+        display(script, request, "display_data", "alone", "id")
+        await sees("alone")
+        script.publish(request, "clear_output", wait=False)
+        await sees()
+        count = len(seen)
+        script.publish(request, "stream", name="stderr", text="e")
+        script.finish(request)
+        await execution.wait()
+        await sees("e")
+        assert len(seen) == count + 1
+        tasks.cancel_scope.cancel()
+
+
+async def test_watching_ends_with_the_execution_and_raises_what_it_raises():
+    async with scripted_kernel() as (kernel, script):
+        execution = await kernel.submit("code")
+        script.start(await script.next())
+        script.transport.gone.set()
+        seen = []
+        with pytest.raises(KernelDiedError):
+            async for outputs in execution.watch():
+                seen.append(outputs)
+        assert seen == [[]]
+        with pytest.raises(KernelDiedError):
+            async for _ in execution.watch():
+                pass
+
+
+async def test_a_busy_watcher_gets_many_changes_as_one():
+    async with scripted_kernel() as (kernel, script):
+        execution = await kernel.submit("code")
+        request = await script.next()
+        script.start(request)
+        for _ in range(1000):
+            script.publish(request, "stream", name="stdout", text="x")
+        script.finish(request)
+        seen = []
+        async for outputs in execution.watch():
+            seen.append(shown(outputs))
+            await execution.wait()
+        assert seen[-1] == ["x" * 1000]
+        assert len(seen) <= 2
+
+
+async def test_output_after_the_end_reaches_the_result_that_the_kernel_names():
+    async with scripted_kernel() as (kernel, script):
+        execution = await kernel.submit("code")
+        request = await script.next()
+        script.start(request)
+        script.finish(request)
+        result = await execution.wait()
+        async with kernel.messages() as messages:
+            script.publish(request, "stream", name="stdout", text="late")
+            display(script, request, "display_data", "one", "id")
+            display(script, None, "update_display_data", "two", "id")
+            script.publish(None, "stream", name="stdout", text="orphan")
+            script.publish(request, "stream")  # malformed; it is in `messages` all the same
+            got = [await messages.receive() for _ in range(5)]
+        assert [m.content.get("text") for m in got] == ["late", None, None, "orphan", None]
+        assert shown(result.outputs) == ["late", "two"]
+        assert kernel._connection.router.transport.dropped["content"] == 1
+
+
+async def test_threads_and_tasks_of_a_real_kernel_go_on_after_their_cell():
+    code = """
+import asyncio, threading
+from IPython.display import display
+gate = threading.Event()
+handle = display("before", display_id=True)
+
+def work():
+    gate.wait()
+    print("from the thread", flush=True)
+    handle.update("after")
+
+async def task():
+    while not gate.is_set():
+        await asyncio.sleep(0.01)
+    print("from the task", flush=True)
+
+threading.Thread(target=work).start()
+running = asyncio.ensure_future(task())
+"""
+    async with open_kernel() as kernel:
+        result = await kernel.execute(code, check=True)
+        assert shown(result.outputs) == ["'before'"]
+        async with kernel.messages("stream", "update_display_data") as messages:
+            opening = await kernel.execute("gate.set()", check=True)
+            texts = ""
+            updated = False
+            with anyio.fail_after(10):
+                while not ("thread" in texts and "task" in texts and updated):
+                    message = await messages.receive()
+                    texts += message.content.get("text", "")
+                    updated = updated or message.msg_type == "update_display_data"
+        # Both cells are the protocol's to name; ipykernel 7 names the one that started thread or task.
+        assert "from the thread" in result.stdout + opening.stdout
+        assert "from the task" in result.stdout + opening.stdout
+        assert result.outputs[0] == DisplayData({"text/plain": "'after'"}, {}, result.outputs[0].display_id)
+
+
+async def test_a_progress_bar_looks_as_on_a_terminal():
+    code = "from tqdm import tqdm\nfor _ in tqdm(range(50), desc='work', mininterval=0): pass\nprint('done')"
+    async with open_kernel() as kernel:
+        result = await kernel.execute(code, check=True)
+        assert result.stderr.count("\r") > 10
+        first, last, *_ = result.text.splitlines()
+        assert first.startswith("work: 100%|")
+        assert "50/50" in first
+        assert last == "done"
