@@ -27,6 +27,7 @@ from ._messages import (
     IsCompleteReply,
     KernelInfo,
     Message,
+    UsageReply,
 )
 from ._open import connect_kernel, open_kernel
 from ._outputs import DisplayData, ErrorOutput, ExecuteResult, Output, Stream
@@ -67,6 +68,7 @@ __all__ = [
     "Stream",
     "Subshell",
     "UnsupportedError",
+    "UsageReply",
     "connect_kernel",
     "open_kernel",
 ]

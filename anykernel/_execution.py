@@ -73,7 +73,7 @@ class Execution(Request):
     __slots__ = (
         "_changed", "_check", "_code_started", "_dispatcher", "_doomed", "_driven", "_error",
         "_fold", "_idle", "_inbox", "_input_scope", "_interrupts", "_message", "_on_output",
-        "_owner", "_released", "_replied", "_settled", "_started_time", "_stdin", "_stopping",
+        "_owner", "_prompt", "_released", "_replied", "_settled", "_started_time", "_stdin", "_stopping",
         "_streams", "_timeout", "_timeout_scope", "msg_id", "result", "state",
     )  # fmt: skip
 
@@ -120,6 +120,7 @@ class Execution(Request):
         # Those of the driving task: the timeout, and the stdin handler that is being asked.
         self._timeout_scope: anyio.CancelScope | None = None
         self._input_scope: anyio.CancelScope | None = None
+        self._prompt: Message | None = None  # the latest
         self._streams: weakref.WeakSet[ByteBoundedStream[Any]] | None = None
         # What the driving task is to hand to the user's functions: outputs, and input requests.
         self._inbox: ByteBoundedStream[Output | Message] | None = None
@@ -275,8 +276,10 @@ class Execution(Request):
             await self._wait_settled()
 
     async def _answer(self, request: Message) -> None:
-        """Ask the user's stdin handler; what it is asked for is void once the execution has settled."""
+        """Ask the user's stdin handler; the answer is void once the execution has settled, or asks again."""
         assert self._stdin is not None
+        if request is not self._prompt:
+            return
         prompt, password = request.content.get("prompt", ""), bool(request.content.get("password"))
         with anyio.CancelScope() as self._input_scope:
             try:
@@ -425,6 +428,10 @@ class Execution(Request):
     def on_input(self, message: Message) -> None:
         if self._stdin is not None:
             assert self._inbox is not None
+            self._prompt = message
+            if self._input_scope is not None:
+                # The code was interrupted in its input() and asks again: the answer to the first is void.
+                self._input_scope.cancel()
             self._inbox.send_nowait(message, 0)
             return
         self._fail(

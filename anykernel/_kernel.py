@@ -15,7 +15,8 @@ import anyio.lowlevel
 
 from ._connection import ConnectionInfo
 from ._dispatcher import Dispatcher
-from ._messages import KernelInfo, Message
+from ._exceptions import ProtocolError, UnsupportedError
+from ._messages import KernelInfo, Message, UsageReply, read_reply
 from ._outputs import Displays
 from ._queue import ByteBoundedStream
 from ._router import Ending, Request, Router
@@ -178,6 +179,20 @@ class Kernel(Shell):
         """
         async with open_subshell(self, await self._connected()) as subshell:
             yield subshell
+
+    async def usage(self) -> UsageReply:
+        """Ask what the kernel uses of its machine; answered while code runs.
+
+        Raises:
+            UnsupportedError: the kernel does not tell. (ipykernel does where psutil is there.)
+            KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away.
+        """
+        connection = await self._connected()
+        try:
+            reply = await connection.router.request_optional("usage_request")
+        except ProtocolError as exc:
+            raise UnsupportedError("this kernel does not tell what it uses") from exc
+        return read_reply(reply.content, UsageReply)
 
     async def restart(self) -> None:
         """Start the kernel's process anew, and wait until the new one is ready.

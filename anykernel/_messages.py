@@ -24,6 +24,7 @@ __all__ = [
     "KernelInfo",
     "Message",
     "Reply",
+    "UsageReply",
     "read_reply",
 ]
 
@@ -104,6 +105,21 @@ class CommInfoReply(Reply, frozen=True):
 
     comms: dict[str, dict[str, Any]] = {}
     """Open comms: ``comm_id`` to ``{"target_name": ...}``."""
+
+
+class UsageReply(Reply, frozen=True):
+    """What the kernel's process and its machine use."""
+
+    hostname: str = ""
+    pid: int = 0
+    kernel_cpu: float = 0.0
+    """Percent of one processor, children included, since the last such request; 0 the first time."""
+    kernel_memory: int = 0
+    """Bytes of resident memory, children included."""
+    cpu_count: int = 0
+    host_cpu_percent: float | None = None
+    host_virtual_memory: dict[str, Any] = {}
+    """Bytes each, as ``psutil.virtual_memory()`` in the kernel gives them."""
 
 
 class KernelInfo(Reply, frozen=True):

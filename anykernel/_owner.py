@@ -18,11 +18,10 @@ from ._exceptions import (
     KernelDiedError,
     KernelStartError,
     KernelStartTimeoutError,
-    ProtocolError,
 )
 from ._kernel import Connection, Kernel, Lifecycle
 from ._messages import KernelInfo, Message, read_reply
-from ._router import Ending, Fence, Router, closed_ending
+from ._router import Ending, Router, closed_ending
 from ._tasks import open_task_group
 from ._transport import Transport
 
@@ -148,17 +147,9 @@ class Owner(Lifecycle):
         Raises:
             ProtocolError: the kernel knows no such request, or does not answer it.
         """
-        with anyio.CancelScope() as scope:
-
-            def start_clock() -> None:
-                scope.deadline = anyio.current_time() + INTERRUPT_TIMEOUT
-
-            # Code that keeps the kernel from answering holds up what comes next as well, so till it ends, no time
-            # counts: the interrupt may still come, and must not find somebody else's code.
-            Fence(start_clock).send(router)
-            await router.request("interrupt_request", {}, channel="control")
-        if scope.cancelled_caught:
-            raise ProtocolError(f"the kernel has not answered an interrupt request for {INTERRUPT_TIMEOUT:g} s")
+        # Code that keeps the kernel from answering holds up what comes next as well, so till it ends, no time counts:
+        # the interrupt may still come, and must not find somebody else's code.
+        await router.request_optional("interrupt_request", beside="shell", patience=INTERRUPT_TIMEOUT)
 
     async def _ready(self, router: Router) -> KernelInfo:
         """Wait until the kernel has answered and every channel carries messages."""

@@ -152,10 +152,10 @@ class Fence(Request):
     def __init__(self, on_passed: Callable[[], None]) -> None:
         self._on_passed = on_passed
 
-    def send(self, router: Router, **route: str) -> None:
+    def send(self, router: Router, channel: str = "shell", **route: str) -> None:
         """Send it; where the connection has ended, there is nothing to wait for."""
         try:
-            router.send(self, Message("shell", router.new_header("kernel_info_request", **route)))
+            router.send(self, Message(channel, router.new_header("kernel_info_request", **route)))
         except AnyKernelError:
             self._on_passed()
 
@@ -265,6 +265,26 @@ class Router:
             return await reply.wait()
         finally:
             self.forget(reply)
+
+    async def request_optional(
+        self, msg_type: str, *, channel: str = "control", beside: str = "control", patience: float = GRACE
+    ) -> Message:
+        """Send a request that a kernel may leave unanswered, and wait for its reply.
+
+        Time counts from when the kernel has answered something else that was sent on the channel ``beside`` at the same
+        time: before, it may just be busy.
+
+        Raises:
+            ProtocolError: it has not been answered for ``patience`` seconds.
+        """
+        with anyio.CancelScope() as scope:
+
+            def start_clock() -> None:
+                scope.deadline = anyio.current_time() + patience
+
+            Fence(start_clock).send(self, beside)
+            return await self.request(msg_type, {}, channel=channel)
+        raise ProtocolError(f"the kernel has not answered {msg_type!r} for {patience:g} s")
 
     def forget(self, request: Request) -> None:
         """Take a request out of the table: it is done, or nobody waits for it any more."""

@@ -15,7 +15,7 @@ import anykernel
 
 PACKAGE = Path(anykernel.__file__).parent
 MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
-MAX_LINES = 520
+MAX_LINES = 540
 
 # From the bottom to the top. A module may import those below and beside it, and none above it.
 LAYERS = [

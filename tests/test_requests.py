@@ -14,6 +14,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 
 from anykernel import (
     AnyKernelError,
+    ArgumentError,
     ConnectionInfo,
     ExecutionError,
     KernelSpecError,
@@ -24,6 +25,8 @@ from anykernel import (
     connect_kernel,
     open_kernel,
 )
+
+from .scripted import scripted_kernel
 
 
 async def test_every_request_is_answered():
@@ -43,7 +46,11 @@ async def test_every_request_is_answered():
         history = await kernel.history("range", session=0)
         assert history.history[-1][2] == "import collections\nnumbers = [1, 2]"
         assert (await kernel.history("tail", n=1)).history[0][2].startswith("import")
-        assert (await kernel.history("search", pattern="numb*", n=1)).history is not None
+        await kernel.execute("second = 2")
+        found = (await kernel.history("search", pattern="*second*", n=5, output=True, unique=True)).history
+        assert found[-1][2][0] == "second = 2"
+        session = await kernel.history("range", session=0, start=1, stop=2, raw=False)
+        assert [entry[1] for entry in session.history] == [1]
         assert (await kernel.comm_info()).comms == {}
         info = await kernel.kernel_info()
         assert info.implementation == kernel.info.implementation == "ipython"
@@ -121,6 +128,81 @@ async def test_stdin_is_answered_or_refused():
             raise EOFError
 
         assert (await kernel.execute("input()", stdin=end)).error.ename == "EOFError"
+
+
+async def test_an_answer_to_a_prompt_that_was_interrupted_is_not_taken_for_the_next():
+    code = """
+try:
+    input('first? ')
+except KeyboardInterrupt:
+    print('interrupted', flush=True)
+input('second? ')
+"""
+    async with open_kernel() as kernel, anyio.create_task_group() as tasks:
+        asked, cancelled = [], []
+
+        async def answer(prompt, password):
+            asked.append(prompt)
+            if prompt == "first? ":
+                tasks.start_soon(kernel.interrupt)
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    cancelled.append(prompt)
+            return "for the second"
+
+        result = await kernel.execute(code, stdin=answer)
+        assert result.stdout == "interrupted\n"
+        assert result.data["text/plain"] == "'for the second'"
+        assert (asked, cancelled) == (["first? ", "second? "], ["first? "])
+
+
+async def test_what_the_kernel_uses_of_its_machine():
+    async with open_kernel() as kernel:
+        usage = await kernel.usage()
+        assert usage.pid == kernel.pid
+        assert usage.kernel_memory > 2**20
+        assert usage.cpu_count > 0
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+
+        async def answer_others():
+            await script.next("usage_request")  # behind a kernel_info_request, which is answered
+
+        tasks.start_soon(answer_others)
+        with pytest.raises(UnsupportedError, match="does not tell"):
+            await kernel.usage()
+
+
+async def test_requests_with_an_id_and_a_parent_of_the_callers_choice():
+    async with open_kernel() as kernel, kernel.messages("status") as messages:
+        parent = {"msg_id": "cause", "session": "elsewhere", "msg_type": "event"}
+        reply = await kernel.request("kernel_info_request", {}, msg_id="mine", parent=parent, metadata={"a": 1})
+        assert reply.parent_id == "mine"
+        with anyio.fail_after(10):
+            while (await messages.receive()).parent_id != "mine":
+                pass  # the last of those that came with the start
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: kernel.request("x_request", {"b": 2}, msg_id="id", parent=parent, buffers=[b"data"]))
+        request = await script.next("x_request")
+        assert (request.msg_id, request.parent_header, list(request.buffers)) == ("id", parent, [b"data"])
+        for wrong, match in (("id", "under way"), ("", "not empty"), (5, "not empty")):
+            with pytest.raises(ArgumentError, match=match):
+                await kernel.request("y_request", {}, msg_id=wrong)
+        script.reply(request)
+
+
+async def test_messages_of_unknown_types_pass_through_untouched():
+    async with scripted_kernel() as (kernel, script), kernel.messages() as messages:
+        execution = await kernel.submit("code")
+        request = await script.next()
+        script.start(request)
+        script.publish(request, "no_such_type", anything=[1, {"a": None}])
+        script.finish(request)
+        assert (await execution.wait()).outputs == []
+        received = [await messages.receive() for _ in range(4)]
+        (unknown,) = (message for message in received if message.msg_type == "no_such_type")
+        assert unknown.content == {"anything": [1, {"a": None}]}
+        assert unknown.parent_id == request.msg_id
 
 
 async def test_kernels_by_name_spec_and_command():
