@@ -14,6 +14,7 @@ from ._exceptions import (
     KernelStartError,
     KernelStartTimeoutError,
     ProtocolError,
+    ReplayError,
     StdinError,
     UnsupportedError,
 )
@@ -31,6 +32,7 @@ from ._messages import (
 )
 from ._open import connect_kernel, open_kernel
 from ._outputs import DisplayData, ErrorOutput, ExecuteResult, Output, Stream
+from ._replay import replay_kernel
 from ._result import Result
 from ._subshell import Subshell
 
@@ -63,6 +65,7 @@ __all__ = [
     "Message",
     "Output",
     "ProtocolError",
+    "ReplayError",
     "Result",
     "StdinError",
     "Stream",
@@ -71,4 +74,5 @@ __all__ = [
     "UsageReply",
     "connect_kernel",
     "open_kernel",
+    "replay_kernel",
 ]

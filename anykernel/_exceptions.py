@@ -12,6 +12,7 @@
     ├── ExecutionError                            the code raised (only on request)
     ├── ExecutionTimeoutError (TimeoutError)      the code took longer than its timeout
     ├── ExecutionAbortedError                     the code never ran (only on request)
+    ├── ReplayError                               a recording cannot be read, or does not have what is asked
     ├── StdinError                                the kernel's question could not be answered
     └── UnsupportedError                          the kernel (or platform) lacks the feature
 
@@ -38,6 +39,7 @@ __all__ = [
     "KernelStartError",
     "KernelStartTimeoutError",
     "ProtocolError",
+    "ReplayError",
     "StdinError",
     "UnsupportedError",
 ]
@@ -129,6 +131,10 @@ class ExecutionTimeoutError(_ResultError, TimeoutError):
 
 class ExecutionAbortedError(_ResultError):
     """Raised for code that never ran, by ``check=True`` and `Result.raise_for_error`."""
+
+
+class ReplayError(_ResultError):
+    """Raised when a recording cannot be read, and by calls that it has no answer to."""
 
 
 class StdinError(_ResultError):

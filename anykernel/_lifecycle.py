@@ -1,6 +1,6 @@
 """Who owns the kernel's process, its connection and their tasks.
 
-How this works. An owner runs in the task group of `open_kernel` or `connect_kernel`. `Launched` runs one process
+How this works. An owner runs in the task group of `open_kernel` or `connect_kernel`. `Restartable` runs one process
 after another: start it, connect, wait until it is ready, hand the connection to the `Kernel`, wait until that
 connection has ended (the process died, somebody called ``restart`` or ``shutdown``), take everything down, and
 perhaps start again. A connection has a task group of its own inside: a reader for each channel, the heartbeat,
@@ -22,7 +22,7 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ from ._router import Ending, Router, closed_ending
 from ._transport import Transport
 from ._zmq import DESCRIPTORS, ZmqTransport, ensure_descriptors
 
-__all__ = ["Connected", "Launched"]
+__all__ = ["Connected", "Launched", "Restartable"]
 
 # How often a kernel that found its ports taken is started again on others.
 PORT_TRIES = 5
@@ -61,50 +61,21 @@ STARTUP_RECONNECT = 10
 _ADDRESS_IN_USE = re.compile(r"address (is )?already in use|EADDRINUSE", re.IGNORECASE)
 
 
-class Launched(Owner):
-    """Runs a kernel's processes, one after another."""
+class Restartable(Owner):
+    """Runs a kernel's processes, one after another; `_launch` says how one is started."""
 
-    def __init__(
-        self,
-        spec: LaunchSpec,
-        tasks: TaskGroup,
-        *,
-        cwd: str | os.PathLike[str] | None,
-        env: Mapping[str, str] | None,
-        transport: Literal["tcp", "ipc"],
-        encrypted: bool,
-        restart_on_death: bool,
-        **options: Any,
-    ) -> None:
+    def __init__(self, tasks: TaskGroup, *, restart_on_death: bool, **options: Any) -> None:
         super().__init__(tasks, **options)
-        self._spec = spec
-        self._cwd = cwd
-        self._env = env
-        self._transport: Literal["tcp", "ipc"] = transport
-        self._encrypted = encrypted
         self._restart_on_death = restart_on_death
-        self._process: KernelProcess | None = None
         self._restarting: _Restart | None = None
         self._restarts: list[float] = []  # when it restarted by itself (time.monotonic)
         self._ready_once = False
         self._wake = anyio.Event()
         self._gone = anyio.Event()
 
-    @property
-    def pid(self) -> int | None:  # type: ignore[override]
-        return self._process.pid if self._process is not None else None
-
-    @property
-    def returncode(self) -> int | None:  # type: ignore[override]
-        return self._process.returncode if self._process is not None else None
-
-    async def interrupt(self, connection: Connection) -> None:
-        assert self._process is not None
-        if self._spec.interrupt_mode == "message":
-            await self._request_interrupt(connection.router)
-        elif self._process.returncode is None:
-            # The whole group, as a terminal's Ctrl-C: code may wait for a child that must end first.
-            self._process.signal(signal.SIGINT)
+    def _launch(self) -> AbstractAsyncContextManager[Connection]:
+        """Start a kernel, for the length of a block."""
+        raise NotImplementedError
 
     async def restart(self) -> None:
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -149,6 +120,7 @@ class Launched(Owner):
 
     def _end_dead(self, router: Router, ending: Ending) -> None:
         if self._restart_on_death and router.ending is None and self._restarting is None and self._may_restart():
+            self._record_death(router, ending)
             # Before the end is told, so that calls made because of it wait for the next process.
             self._restarting = _Restart()
             self.kernel._detach()
@@ -189,6 +161,47 @@ class Launched(Owner):
             except KernelStartError as exc:
                 if not _ADDRESS_IN_USE.search(exc.stderr) or attempt + 1 == PORT_TRIES:
                     raise
+
+
+class Launched(Restartable):
+    """Runs a kernel's processes on this machine."""
+
+    def __init__(
+        self,
+        spec: LaunchSpec,
+        tasks: TaskGroup,
+        *,
+        cwd: str | os.PathLike[str] | None,
+        env: Mapping[str, str] | None,
+        transport: Literal["tcp", "ipc"],
+        encrypted: bool,
+        **options: Any,
+    ) -> None:
+        super().__init__(tasks, **options)
+        self._spec = spec
+        self._cwd = cwd
+        self._env = env
+        self._transport: Literal["tcp", "ipc"] = transport
+        self._encrypted = encrypted
+        self._process: KernelProcess | None = None
+
+    @property
+    def pid(self) -> int | None:  # type: ignore[override]
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def returncode(self) -> int | None:  # type: ignore[override]
+        return self._process.returncode if self._process is not None else None
+
+    async def interrupt(self, connection: Connection) -> None:
+        assert self._process is not None
+        if self._spec.interrupt_mode == "message":
+            await self._request_interrupt(connection.router)
+        elif self._process.returncode is None:
+            if self._recorder is not None:
+                self._recorder.interrupted()
+            # The whole group, as a terminal's Ctrl-C: code may wait for a child that must end first.
+            self._process.signal(signal.SIGINT)
 
     @asynccontextmanager
     async def _launch(self) -> AsyncIterator[Connection]:

@@ -15,6 +15,7 @@ from ._exceptions import ArgumentError, UnsupportedError
 from ._kernel import Kernel
 from ._kernelspec import resolve_kernel
 from ._lifecycle import Connected, Launched
+from ._record import open_recorder
 from ._tasks import open_task_group
 from ._zmq import ZmqTransport
 
@@ -40,6 +41,7 @@ async def open_kernel(
     heartbeat_interval: float = 3.0,
     heartbeat_misses: int = 4,
     on_death: Literal["raise", "restart"] = "raise",
+    record_to: str | os.PathLike[str] | None = None,
 ) -> AsyncIterator[Kernel]:
     """Start a kernel that lives for the length of a block.
 
@@ -64,9 +66,11 @@ async def open_kernel(
         heartbeat_misses: how many in a row must stay unanswered for the kernel to be taken for dead (and killed).
         on_death: ``"restart"`` starts a kernel that died again (pending calls fail all the same), at most 3 times
             in a minute.
+        record_to: a new file to which every message is written, for `replay_kernel`. Only this user can read it:
+            it holds the code and its output, but no keys and no answers to password prompts.
 
     Raises:
-        ArgumentError: an option has an unusable value.
+        ArgumentError: an option has an unusable value, or there is a file at ``record_to``, or cannot be.
         KernelSpecError: there is no such kernelspec, or its command cannot be used.
         UnsupportedError: encryption is required and the kernel or the transport does not have it.
         KernelStartError: the kernel could not be started, or exited before it was ready.
@@ -85,17 +89,18 @@ async def open_kernel(
     if encryption == "required" and not encrypted:
         lacking = "the ipc transport" if transport == "ipc" else f"the kernel {spec.name!r} (or this ZMQ)"
         raise UnsupportedError(f"encryption is required, and {lacking} has none")
-    async with open_task_group() as tasks:
-        owner = Launched(
-            spec, tasks,
-            cwd=cwd, env=env, transport=transport, encrypted=encrypted,
-            startup_timeout=startup_timeout, shutdown_timeout=shutdown_timeout,
-            interrupt_timeout=interrupt_timeout, output_limit=output_limit, max_in_flight=max_in_flight,
-            heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses,
-            restart_on_death=on_death == "restart",
-        )  # fmt: skip
-        async with owner.opened() as kernel_:
-            yield kernel_
+    with open_recorder(record_to) as recorder:
+        async with open_task_group() as tasks:
+            owner = Launched(
+                spec, tasks,
+                cwd=cwd, env=env, transport=transport, encrypted=encrypted,
+                startup_timeout=startup_timeout, shutdown_timeout=shutdown_timeout,
+                interrupt_timeout=interrupt_timeout, output_limit=output_limit, max_in_flight=max_in_flight,
+                heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses, recorder=recorder,
+                restart_on_death=on_death == "restart",
+            )  # fmt: skip
+            async with owner.opened() as kernel_:
+                yield kernel_
 
 
 @asynccontextmanager
@@ -109,6 +114,7 @@ async def connect_kernel(
     max_in_flight: int = 1,
     heartbeat_interval: float = 3.0,
     heartbeat_misses: int = 4,
+    record_to: str | os.PathLike[str] | None = None,
 ) -> AsyncIterator[Kernel]:
     """Use a kernel that runs already, for the length of a block; leaving never stops it.
 
@@ -125,22 +131,24 @@ async def connect_kernel(
         max_in_flight: execute requests of ours in the kernel at once.
         heartbeat_interval: seconds.
         heartbeat_misses: how many in a row end the connection.
+        record_to: a new file to record to, as for `open_kernel`.
 
     Raises:
-        ArgumentError: an option has an unusable value.
+        ArgumentError: an option has an unusable value, or there is a file at ``record_to``, or cannot be.
         KernelStartError: the connection information cannot be used, or its key is not the kernel's.
         KernelStartTimeoutError: the kernel did not answer in time.
     """
     info = load_connection(connection)
-    async with open_task_group() as tasks:
-        owner = Connected(
-            info, tasks, lambda: ZmqTransport(info),
-            startup_timeout=startup_timeout, shutdown_timeout=shutdown_timeout,
-            interrupt_timeout=interrupt_timeout, output_limit=output_limit, max_in_flight=max_in_flight,
-            heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses,
-        )  # fmt: skip
-        async with owner.opened() as kernel_:
-            yield kernel_
+    with open_recorder(record_to) as recorder:
+        async with open_task_group() as tasks:
+            owner = Connected(
+                info, tasks, lambda: ZmqTransport(info),
+                startup_timeout=startup_timeout, shutdown_timeout=shutdown_timeout,
+                interrupt_timeout=interrupt_timeout, output_limit=output_limit, max_in_flight=max_in_flight,
+                heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses, recorder=recorder,
+            )  # fmt: skip
+            async with owner.opened() as kernel_:
+                yield kernel_
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

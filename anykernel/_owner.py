@@ -21,6 +21,7 @@ from ._exceptions import (
 )
 from ._kernel import Connection, Kernel, Lifecycle
 from ._messages import KernelInfo, Message, read_reply
+from ._record import Recorder
 from ._router import Ending, Router, closed_ending
 from ._tasks import open_task_group
 from ._transport import Transport
@@ -53,6 +54,7 @@ class Owner(Lifecycle):
         max_in_flight: int,
         heartbeat_interval: float,
         heartbeat_misses: int,
+        recorder: Recorder | None = None,
     ) -> None:
         for name, value, positive in (
             ("startup_timeout", startup_timeout, False),
@@ -70,6 +72,7 @@ class Owner(Lifecycle):
         self._max_in_flight = max_in_flight
         self._heartbeat_interval = heartbeat_interval
         self._heartbeat_misses = heartbeat_misses
+        self._recorder = recorder
         self._tasks = tasks
         self._closed = False
         self._scope = anyio.CancelScope()
@@ -125,6 +128,8 @@ class Owner(Lifecycle):
             KernelStartError: the kernel does not sign as we do.
             KernelStartTimeoutError: it was not ready in time.
         """
+        if self._recorder is not None:
+            transport = self._recorder.wrap(transport, info)
         try:
             async with open_task_group() as tasks:
                 self._router = router = Router(transport, self.kernel._on_iopub)
@@ -219,5 +224,10 @@ class Owner(Lifecycle):
 
     def _end_dead(self, router: Router, ending: Ending) -> None:
         """The kernel is dead."""
+        self._record_death(router, ending)
         router.end(ending)
         self.kernel._end_messages(ending(None))
+
+    def _record_death(self, router: Router, ending: Ending) -> None:
+        if self._recorder is not None and router.ending is None:
+            self._recorder.died(ending(None))

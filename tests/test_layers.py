@@ -22,10 +22,11 @@ LAYERS = [
     ("_exceptions", "_messages", "_queue", "_tasks"),
     ("_wire", "_outputs", "_result", "_connection", "_kernelspec"),
     ("_transport",),
-    ("_zmq", "_process"),
+    ("_zmq", "_process", "_record"),
+    ("_script",),
     ("_router", "_execution", "_dispatcher"),
     ("_shell", "_subshell", "_kernel"),
-    ("_owner", "_lifecycle", "_open"),
+    ("_owner", "_lifecycle", "_open", "_replay"),
     ("__init__",),
     ("__main__",),
 ]

@@ -1,0 +1,321 @@
+"""`replay_kernel`: a kernel that says again what a recording has.
+
+How this works. Ids, sessions and the order of concurrent tasks differ from run to run, so nothing is replayed by
+its place in the file alone. A recording is read into a `Script` (of `anykernel._script`) for each request of the
+client: in steps, what the kernel said because of it, and what it waited for meanwhile. When the client sends a
+request, the first script not used yet of the same channel, type, subshell and content is its counterpart and
+begins to play; of several that play, the step that was recorded first comes first. A step is one of:
+
+- A message (or the kernel's death), which belongs to the request that its parent header names. One without a
+  request under way (unparented, another client's, or late output of a cell that has ended) belongs to whatever came
+  last before it in the recording, and follows that.
+- A wait that nothing replaces: for the answer to an input request; in code that was interrupted while it ran, for
+  the client's interrupt; and where the client had the kernel end, for that.
+- A wait that keeps the recorded interleaving: for a request of another channel or shell, or a comm message, that
+  the client sent meanwhile. It is given up when nothing else has moved for ``PATIENCE`` seconds: the tasks may come
+  in another order than they did.
+
+The number of kernel_info requests depends on timing (at the start, and behind each interrupt), so one more than
+recorded is answered like the first. An interrupt more than recorded finds nothing to interrupt.
+
+A recording that was cut off ends with an error where a request's messages break off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import anyio
+import anyio.lowlevel
+import msgspec
+from anyio.abc import TaskGroup
+
+from ._connection import ConnectionInfo
+from ._exceptions import (
+    ConnectionClosedError,
+    KernelDiedError,
+    KernelRestartedError,
+    KernelStartError,
+    ReplayError,
+)
+from ._kernel import Connection, Kernel
+from ._lifecycle import Restartable
+from ._messages import Message
+from ._owner import Owner
+from ._record import Line, read_recording
+from ._router import Ending, Router
+from ._script import Script, Session, Step, read_sessions, request_key
+from ._tasks import open_task_group
+from ._transport import Deliver
+from ._wire import encode_parts, loads
+
+__all__ = ["replay_kernel"]
+
+# Seconds without a move after which the recorded interleaving is given up for a step.
+PATIENCE = 0.2
+
+_INFO = ConnectionInfo(shell_port=0, iopub_port=0, stdin_port=0, control_port=0, hb_port=0)
+
+
+class _ReplayTransport:
+    """A transport whose peer is a recording; see the head of this module."""
+
+    channels: tuple[str, ...] = ("all",)  # one reader, so that the order between channels is kept
+
+    def __init__(self, session: Session) -> None:
+        self.dropped: Counter[str] = Counter()
+        self.mistrusted = anyio.Event()
+        self.ended = anyio.Event()
+        self.last: Line | None = None
+        """How it ended."""
+        self._session = session
+        self._closed = False
+        self._playing = [session.root]
+        self._wake = anyio.Event()
+        self._comm_ids: dict[str, str] = {}
+        """Ids of the client's comms, as recorded, by those they have now."""
+        self._unused: defaultdict[tuple[Any, ...], deque[Script]] = defaultdict(deque)
+        for script in session.scripts:
+            assert script.line is not None
+            self._unused[request_key(script.line.channel, script.line.header, script.line.content)].append(script)
+        self._info_steps = next((list(s.steps) for s in session.scripts if s.is_info and s.over), None)
+
+    def send(self, message: Message) -> None:
+        content = loads(encode_parts(message)[3])
+        if self._closed:
+            raise ConnectionClosedError("the connection is closed")
+        if message.msg_type == "input_reply":
+            self._take_answer(message, content)
+        else:
+            script = self._find(message, content)
+            script.message = message
+            if message.msg_type == "interrupt_request":
+                self.interrupt()
+            self._playing.append(script)
+        self._wake.set()
+
+    def _find(self, message: Message, content: dict[str, Any]) -> Script:
+        comm_id = str(content.get("comm_id"))
+        if comm_id in self._comm_ids:
+            content["comm_id"] = self._comm_ids[comm_id]
+        unused = self._unused.get(request_key(message.channel, message.header, content))
+        if unused:
+            script = unused.popleft()
+            if message.msg_type == "comm_open":
+                assert script.line is not None
+                self._comm_ids[comm_id] = script.line.content["comm_id"]
+            return script
+        if message.msg_type == "kernel_info_request" and self._info_steps is not None:
+            script = Script()
+            for place, line, *_ in self._info_steps:
+                assert line is not None
+                channel = line.channel if line.channel == "iopub" else message.channel
+                copy = msgspec.structs.replace(line, channel=channel, parent_header=message.header)
+                script.steps.append(Step(place, copy))
+            return script
+        raise ReplayError(self._refusal(message, content))
+
+    def _refusal(self, message: Message, content: dict[str, Any]) -> str:
+        text = f"the recording has no (further) {message.msg_type} on {message.channel} with {_shortened(content)}"
+        left = [
+            _shortened(script.line.content)
+            for script in self._session.scripts
+            if script.line is not None and script.message is None and script.msg_type == message.msg_type
+        ]
+        text += f"; of this type, it goes on with {left[0]}" if left else "; it has no more of this type"
+        return text if self._session.complete else text + ", and was cut off"
+
+    def _take_answer(self, message: Message, content: dict[str, Any]) -> None:
+        prompt = str(message.parent_id)
+        recorded = self._session.answers.get(prompt)
+        if recorded is None:
+            raise ReplayError("the recording has no answer to this input request")
+        if not recorded.masked and recorded.content != content:
+            raise ReplayError(
+                f"in the recording the input request is answered with {_shortened(recorded.content)}, "
+                f"not with {_shortened(content)}"
+            )
+        self._session.answered.add(prompt)
+
+    @property
+    def expects_interrupt_request(self) -> bool:
+        return bool(self._unused.get(request_key("control", {"msg_type": "interrupt_request"}, {})))
+
+    def interrupt(self) -> None:
+        """The client interrupts what runs."""
+        for script in self._playing:
+            script.interrupts += 1
+        self._wake.set()
+
+    async def read(self, channel: str, deliver: Deliver) -> None:  # noqa: ARG002
+        while True:
+            step = self._next_step()
+            if step is not None and step.line is not None:
+                if step.line.event != "received":
+                    self.last = step.line
+                    self.ended.set()
+                    await anyio.sleep_forever()
+                deliver(self._message(step.line))
+                # So that the client may act between any two messages, and none is ever early.
+                await anyio.lowlevel.checkpoint()
+                continue
+            self._wake = anyio.Event()
+            patience = PATIENCE if step is not None else None
+            with anyio.move_on_after(patience):
+                await self._wake.wait()
+                continue
+            script = min(self._waiting(strict=False), key=lambda script: script.steps[0].place)
+            script.steps.popleft()
+
+    def _next_step(self) -> Step | None:
+        """Take the next message out of its script; a wait, if there is only what may be given up."""
+        first: Script | None = None
+        for script in self._playing:
+            while script.steps and script.steps[0].line is None and script.steps[0].is_over():
+                script.steps.popleft()
+            if not script.steps or script.steps[0].line is None:
+                continue
+            if first is None or script.steps[0].place < first.steps[0].place:
+                first = script
+        self._playing = [script for script in self._playing if script.steps]
+        if first is not None:
+            return first.steps.popleft()
+        waiting = self._waiting(strict=False)
+        return waiting[0].steps[0] if waiting else None
+
+    def _waiting(self, *, strict: bool) -> list[Script]:
+        return [s for s in self._playing if s.steps and s.steps[0].line is None and s.steps[0].strict is strict]
+
+    def _message(self, line: Line) -> Message:
+        """What the kernel says, with the ids that the client uses now."""
+        parent, content = line.parent_header, line.content
+        script = self._session.script_of(line)
+        if script is not None and script.message is not None:
+            parent = script.message.header
+        if line.header["msg_type"].startswith("comm_"):
+            for now, recorded in self._comm_ids.items():
+                if content.get("comm_id") == recorded:
+                    content = {**content, "comm_id": now}
+        return Message(line.channel, line.header, parent, line.metadata, content, line.buffers, line.size)
+
+    async def connected(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async def disconnected(self) -> None:
+        await self.ended.wait()
+
+    async def beat(self, timeout: float) -> bool:  # noqa: ARG002
+        await anyio.lowlevel.checkpoint()
+        return True
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class _Replayed(Restartable):
+    """Plays the connections of a recording, one after another."""
+
+    def __init__(self, sessions: list[Session], tasks: TaskGroup, **options: Any) -> None:
+        super().__init__(tasks, **options)
+        self._sessions = iter(sessions)
+        self._transport: _ReplayTransport | None = None
+
+    @property
+    def returncode(self) -> int | None:  # type: ignore[override]
+        last = self._transport.last if self._transport is not None else None
+        return last.returncode if last is not None else None
+
+    async def interrupt(self, connection: Connection) -> None:
+        assert self._transport is not None
+        if self._transport.expects_interrupt_request:
+            await self._request_interrupt(connection.router)
+        else:
+            self._transport.interrupt()
+
+    @asynccontextmanager
+    async def _launch(self) -> AsyncIterator[Connection]:
+        session = next(self._sessions, None)
+        if session is None:
+            raise KernelStartError("the recording has no further start of the kernel")
+        self._transport = transport = _ReplayTransport(session)
+
+        async def watch(router: Router) -> None:
+            await transport.ended.wait()
+            assert transport.last is not None
+            if transport.last.event == "died":
+                self._end_dead(router, _death(transport.last))
+            else:
+                # No death that a restart could mend.
+                Owner._end_dead(
+                    self, router, lambda result: ReplayError("the recording was cut off here", result=result)
+                )
+
+        try:
+            async with self._connection(transport, _INFO, watch=watch) as connection:
+                yield connection
+        except (KernelDiedError, KernelRestartedError, ReplayError) as exc:
+            last = transport.last
+            assert last is not None
+            text = f"{last.text or 'the recording was cut off'} before it was ready"
+            raise KernelStartError(text, returncode=last.returncode, stderr=last.stderr) from exc
+
+
+def _death(line: Line) -> Ending:
+    if line.error == "KernelRestartedError":
+        return lambda result: KernelRestartedError(line.text, result=result)
+    return lambda result: KernelDiedError(line.text, returncode=line.returncode, stderr=line.stderr, result=result)
+
+
+def _shortened(content: dict[str, Any]) -> str:
+    text = repr(content["code"] if isinstance(content.get("code"), str) else content)
+    return text if len(text) < 200 else text[:200] + "..."
+
+
+@asynccontextmanager
+async def replay_kernel(
+    path: str | os.PathLike[str],
+    *,
+    startup_timeout: float = 10.0,
+    interrupt_timeout: float = 5.0,
+    output_limit: int = 64 * 2**20,
+    max_in_flight: int = 1,
+    on_death: Literal["raise", "restart"] = "raise",
+) -> AsyncIterator[Kernel]:
+    """Use a recording (``record_to`` of `open_kernel` and `connect_kernel`) as a kernel, for the length of a block.
+
+    The kernel answers what the recording has, as it did then, and without taking time for it. Requests are found
+    again by channel, type, subshell and content; equal ones in the order in which they were recorded. So the calls
+    must be those that were recorded, but tasks may make them in another order. Code that was interrupted runs on
+    until it is interrupted again, so a timeout takes its time. `Kernel.restart` goes on with the next process in the
+    recording, and where the kernel died, it dies.
+
+    A request that the recording does not have raises `ReplayError`; so does the connection's end, where the
+    recording was cut off in the middle of a request.
+
+    Args:
+        path: the recording.
+        startup_timeout: seconds until the kernel must have answered.
+        interrupt_timeout: as for `open_kernel`, and so are the others. They are no part of the recording.
+        output_limit: bytes kept for each execution.
+        max_in_flight: execute requests in the kernel at once.
+        on_death: ``"restart"`` goes on with the next process by itself.
+
+    Raises:
+        ArgumentError: an option has an unusable value.
+        ReplayError: the file cannot be read, is damaged, or has another version of the format.
+        KernelStartError: the recorded kernel did not become ready, or the recording ends before it did.
+    """
+    sessions = read_sessions(read_recording(path))
+    async with open_task_group() as tasks:
+        owner = _Replayed(
+            sessions, tasks,
+            startup_timeout=startup_timeout, shutdown_timeout=0, interrupt_timeout=interrupt_timeout,
+            output_limit=output_limit, max_in_flight=max_in_flight, heartbeat_interval=60, heartbeat_misses=1,
+            restart_on_death=on_death == "restart",
+        )  # fmt: skip
+        async with owner.opened() as kernel:
+            yield kernel

@@ -1,0 +1,183 @@
+"""What a recording has of each request, in the order in which it is to be played. No I/O; see `anykernel._replay`."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ._exceptions import ReplayError
+from ._messages import Message
+from ._record import Line
+
+__all__ = ["Script", "Session", "Step", "read_sessions", "request_key"]
+
+
+class Step(NamedTuple):
+    place: int
+    """In the recording."""
+    line: Line | None = None
+    """What the kernel says; None for a wait."""
+    is_over: Callable[[], bool] = bool
+    """Whether what is waited for has come."""
+    strict: bool = False
+
+
+class Script:
+    """What the recording has of one request of the client's."""
+
+    def __init__(self, line: Line | None = None) -> None:
+        self.line = line
+        self.steps: deque[Step] = deque()
+        self.message: Message | None = None
+        """The request for which it plays."""
+        self.interrupts = 0
+        """How often the client has interrupted since it plays."""
+        # While the recording is read: how often it was interrupted there, and which of its ends have been seen.
+        self.recorded_interrupts = 0
+        self.replied = line is None or not line.header["msg_type"].endswith("_request")
+        self.idle = False
+
+    @property
+    def msg_type(self) -> str:
+        return self.line.header["msg_type"] if self.line is not None else ""
+
+    @property
+    def is_info(self) -> bool:
+        return self.msg_type == "kernel_info_request"
+
+    @property
+    def shell(self) -> tuple[str, Any]:
+        """What in the kernel takes such requests, one after another."""
+        assert self.line is not None
+        return self.line.channel, self.line.header.get("subshell_id")
+
+    @property
+    def over(self) -> bool:
+        return self.replied and self.idle
+
+    @property
+    def started(self) -> bool:
+        return any(step.line is not None for step in self.steps)
+
+    def take(self, place: int, line: Line) -> None:
+        self.steps.append(Step(place, line))
+        if line.channel in ("shell", "control"):
+            self.replied = True
+        elif line.header.get("msg_type") == "status" and line.content.get("execution_state") == "idle":
+            self.idle = True
+
+    def wait_interrupt(self, place: int) -> None:
+        self.recorded_interrupts = count = self.recorded_interrupts + 1
+        # Only code that runs in the main shell is what an interrupt is meant for.
+        strict = self.started and self.shell == ("shell", None)
+        self.steps.append(Step(place, None, lambda: self.interrupts >= count, strict))
+
+    def wait_sent(self, place: int, other: Script, *, strict: bool) -> None:
+        self.steps.append(Step(place, None, lambda: other.message is not None, strict))
+
+
+class Session:
+    """One connection of a recording, as scripts."""
+
+    def __init__(self) -> None:
+        self.root = Script()
+        """What was received before anything was sent."""
+        self.scripts: list[Script] = []
+        self.answers: dict[str, Line] = {}
+        """Answers to input requests, by the id of these."""
+        self.answered: set[str] = set()
+        self.complete = False
+        """Whether all of it was recorded."""
+        self._by_id: dict[str, Script] = {}
+        self._under_way: list[Script] = []
+        self._prompts: dict[str, Script] = {}
+        self._last = self.root
+
+    def read(self, place: int, line: Line) -> None:
+        """Take the next line of the recording."""
+        parent_id: str = line.parent_header.get("msg_id", "")
+        if line.event == "sent":
+            self._read_sent(place, line, parent_id)
+        elif line.event == "received":
+            script = self._by_id.get(parent_id)
+            if script is None or script.over:
+                script = self._last
+            script.take(place, line)
+            if script.over and script in self._under_way:
+                self._under_way.remove(script)
+            if not script.is_info:
+                self._last = script
+            if line.channel == "stdin":
+                self._prompts[line.header["msg_id"]] = script
+        elif line.event == "interrupted":
+            self._read_interrupt(place)
+        elif line.event == "died":
+            self._last.steps.append(Step(place, line))
+
+    def _read_sent(self, place: int, line: Line, parent_id: str) -> None:
+        msg_type = line.header["msg_type"]
+        if msg_type == "input_reply":
+            if parent_id in self._prompts:
+                self.answers[parent_id] = line
+                is_over = lambda: parent_id in self.answered  # noqa: E731
+                self._prompts[parent_id].steps.append(Step(place, None, is_over, strict=True))
+            return
+        script = Script(line)
+        if msg_type == "interrupt_request":
+            self._read_interrupt(place)
+        elif not script.is_info:
+            # What came when the kernel had been asked to end is nothing that a restart would wait for.
+            ending = msg_type == "shutdown_request"
+            for other in self._under_way:
+                # What waits in line behind it in the kernel did not matter to it.
+                if not other.is_info and (ending or other.shell != script.shell or msg_type.startswith("comm_")):
+                    other.wait_sent(place, script, strict=ending)
+        self.scripts.append(script)
+        self._by_id[line.header["msg_id"]] = script
+        self._under_way.append(script)
+        if not script.is_info:
+            self._last = script
+
+    def _read_interrupt(self, place: int) -> None:
+        for script in self._under_way:
+            if not script.is_info:
+                script.wait_interrupt(place)
+
+    def cut(self, place: int) -> None:
+        """The recording ends here, before the session did."""
+        self.scripts = [script for script in self.scripts if not script.is_info or script.idle]
+        for script in self._under_way:
+            if not script.is_info:
+                script.steps.append(Step(place, Line("closed", 0)))
+
+    def script_of(self, line: Line) -> Script | None:
+        """The request that caused a message."""
+        return self._by_id.get(line.parent_header.get("msg_id", ""))
+
+
+def read_sessions(lines: list[Line]) -> list[Session]:
+    sessions: list[Session] = []
+    for place, line in enumerate(lines):
+        if line.event == "connected":
+            if sessions:
+                sessions[-1].complete = True
+            sessions.append(Session())
+        elif line.event == "closed":
+            for session in sessions[-1:]:
+                session.complete = True
+        elif not sessions:
+            raise ReplayError("the recording is damaged: it does not begin with a connection")
+        else:
+            sessions[-1].read(place, line)
+    if sessions and not sessions[-1].complete:
+        sessions[-1].cut(len(lines))
+    return sessions
+
+
+def request_key(channel: str, header: dict[str, Any], content: dict[str, Any]) -> tuple[Any, ...]:
+    """What makes a request the same as a recorded one."""
+    if header["msg_type"] == "comm_open":
+        content = {**content, "comm_id": None}  # the client's own choice
+    return channel, header["msg_type"], header.get("subshell_id"), json.dumps(content, sort_keys=True)
