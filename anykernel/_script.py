@@ -121,8 +121,14 @@ class Session:
         if msg_type == "input_reply":
             if parent_id in self._prompts:
                 self.answers[parent_id] = line
-                is_over = lambda: parent_id in self.answered  # noqa: E731
-                self._prompts[parent_id].steps.append(Step(place, None, is_over, strict=True))
+                script = self._prompts[parent_id]
+                count = script.recorded_interrupts
+
+                def is_over() -> bool:
+                    # An interrupt that is not in the recording frees code that gets no answer.
+                    return parent_id in self.answered or script.interrupts > count
+
+                script.steps.append(Step(place, None, is_over, strict=True))
             return
         script = Script(line)
         if msg_type == "interrupt_request":
