@@ -22,6 +22,7 @@ class Step(NamedTuple):
     is_over: Callable[[], bool] = bool
     """Whether what is waited for has come."""
     strict: bool = False
+    """Whether the wait must not be given up."""
 
 
 class Script:
@@ -31,7 +32,7 @@ class Script:
         self.line = line
         self.steps: deque[Step] = deque()
         self.message: Message | None = None
-        """The request for which it plays."""
+        """The request that it plays for; None before it is sent."""
         self.interrupts = 0
         """How often the client has interrupted since it plays."""
         # While the recording is read: how often it was interrupted there, and which of its ends have been seen.
@@ -61,8 +62,8 @@ class Script:
     def started(self) -> bool:
         return any(step.line is not None for step in self.steps)
 
-    def take(self, place: int, line: Line) -> None:
-        self.steps.append(Step(place, line))
+    def note_end(self, line: Line) -> None:
+        """Note whether a message of its own says that it is done."""
         if line.channel in ("shell", "control"):
             self.replied = True
         elif line.header.get("msg_type") == "status" and line.content.get("execution_state") == "idle":
@@ -104,11 +105,13 @@ class Session:
             script = self._by_id.get(parent_id)
             if script is None or script.over:
                 script = self._last
-            script.take(place, line)
-            if script.over and script in self._under_way:
-                self._under_way.remove(script)
-            if not script.is_info:
-                self._last = script
+            else:
+                script.note_end(line)
+                if script.over:
+                    self._under_way.remove(script)
+                if not script.is_info:
+                    self._last = script
+            script.steps.append(Step(place, line))
             if line.channel == "stdin":
                 self._prompts[line.header["msg_id"]] = script
         elif line.event == "interrupted":
@@ -164,6 +167,11 @@ class Session:
 
 
 def read_sessions(lines: list[Line]) -> list[Session]:
+    """The connections of a recording, in order.
+
+    Raises:
+        ReplayError: there are messages before the first.
+    """
     sessions: list[Session] = []
     for place, line in enumerate(lines):
         if line.event == "connected":
