@@ -473,7 +473,8 @@ class Execution(Request):
             return
         self.router.forget(self)
         self.state = "settled"
-        self._owner.displays.settled(self.msg_id, self._fold)
+        if error is None:
+            self._owner.displays.settled(self.msg_id, self._fold)
         self._notify()
         if self._error is None:
             self._error = error
