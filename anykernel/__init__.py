@@ -1,10 +1,13 @@
 """A Jupyter kernel client for structured concurrency, on asyncio, uvloop and trio."""
 
+from ._comms import Comm
 from ._connection import ConnectionInfo
 from ._exceptions import (
     AnyKernelError,
     ArgumentError,
+    CommClosedError,
     ConnectionClosedError,
+    DebugError,
     ExecutionAbortedError,
     ExecutionError,
     ExecutionTimeoutError,
@@ -23,6 +26,7 @@ from ._kernel import Kernel
 from ._messages import (
     CommInfoReply,
     CompleteReply,
+    DebugReply,
     HistoryReply,
     InspectReply,
     IsCompleteReply,
@@ -41,10 +45,14 @@ __version__ = "0.1.0"
 __all__ = [
     "AnyKernelError",
     "ArgumentError",
+    "Comm",
+    "CommClosedError",
     "CommInfoReply",
     "CompleteReply",
     "ConnectionClosedError",
     "ConnectionInfo",
+    "DebugError",
+    "DebugReply",
     "DisplayData",
     "ErrorOutput",
     "ExecuteResult",

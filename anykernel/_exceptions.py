@@ -12,6 +12,8 @@
     ├── ExecutionError                            the code raised (only on request)
     ├── ExecutionTimeoutError (TimeoutError)      the code took longer than its timeout
     ├── ExecutionAbortedError                     the code never ran (only on request)
+    ├── CommClosedError                           the comm is closed
+    ├── DebugError                                the debugger refused a command
     ├── ReplayError                               a recording cannot be read, or does not have what is asked
     ├── StdinError                                the kernel's question could not be answered
     └── UnsupportedError                          the kernel (or platform) lacks the feature
@@ -21,7 +23,7 @@ Errors about one execution carry its partial ``result``: no output that arrived 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._result import Result
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AnyKernelError",
     "ArgumentError",
+    "CommClosedError",
     "ConnectionClosedError",
+    "DebugError",
     "ExecutionAbortedError",
     "ExecutionError",
     "ExecutionTimeoutError",
@@ -139,6 +143,23 @@ class ReplayError(_ResultError):
 
 class StdinError(_ResultError):
     """Raised when the kernel asks for input that the caller does not provide."""
+
+
+class CommClosedError(AnyKernelError):
+    """Raised when something is sent on a comm that is closed."""
+
+
+class DebugError(AnyKernelError):
+    """Raised when the kernel's debugger refuses a command, or cannot do it."""
+
+    def __init__(self, command: str, message: str, reply: dict[str, Any]) -> None:
+        super().__init__(f"{command}: {message}")
+        self.command = command
+        """What was asked for."""
+        self.message = message
+        """What the debugger says."""
+        self.reply = reply
+        """The whole reply of the kernel."""
 
 
 class UnsupportedError(AnyKernelError):

@@ -6,28 +6,29 @@ between two of them wait for the next. Nothing here does I/O itself or owns a ta
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+import copy
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.lowlevel
 
+from ._comms import Comm, Comms
 from ._connection import ConnectionInfo
+from ._debugger import Debugger
 from ._dispatcher import Dispatcher
-from ._exceptions import ProtocolError, UnsupportedError
-from ._messages import KernelInfo, Message, UsageReply, read_reply
+from ._exceptions import ArgumentError, ProtocolError, UnsupportedError
+from ._messages import DebugReply, KernelInfo, Message, UsageReply, read_reply
 from ._outputs import Displays
-from ._queue import ByteBoundedStream
+from ._queue import MESSAGE_OVERHEAD, ByteBoundedStream
 from ._router import Ending, Request, Router
 from ._shell import Shell
 from ._subshell import SUBSHELLS, Subshell, open_subshell
 
 __all__ = ["Connection", "Kernel", "Lifecycle"]
 
-
-# What a message takes in memory besides its content, in bytes, about.
-_MESSAGE_OVERHEAD = 2048
+T = TypeVar("T")
 
 
 class Lifecycle:
@@ -56,10 +57,14 @@ class Connection:
         self.kernel_info = kernel_info
         self.max_in_flight = max_in_flight
         self.dispatcher = Dispatcher(router, max_in_flight)
+        self.comms = Comms(router)
+        self.debugger = Debugger(router, kernel_info)
 
     def for_subshell(self) -> Connection:
         """The same connection, with a dispatcher of its own."""
-        return Connection(self.router, self.info, self.kernel_info, self.max_in_flight)
+        connection = copy.copy(self)
+        connection.dispatcher = Dispatcher(self.router, self.max_in_flight)
+        return connection
 
 
 class Kernel(Shell):
@@ -81,7 +86,9 @@ class Kernel(Shell):
         self._connection = None
         self._attached = anyio.Event()
         self._last: Connection | None = None
-        self._subscribers: list[tuple[frozenset[str], ByteBoundedStream[Message]]] = []
+        # Which message types each wants, its stream, and what is put into it for a message (nothing for None).
+        self._subscribers: list[tuple[frozenset[str], ByteBoundedStream[Any], Callable[[Message], Any]]] = []
+        self._comm_targets: set[str] = set()
 
     # For the owner of the process.
 
@@ -103,7 +110,7 @@ class Kernel(Shell):
         self._end_messages()
 
     def _end_messages(self, error: Exception | None = None) -> None:
-        for _, stream in self._subscribers:
+        for _, stream, _ in self._subscribers:
             stream.end(error)
 
     def _fail(self, ending: Ending) -> None:
@@ -119,11 +126,16 @@ class Kernel(Shell):
 
     def _on_iopub(self, message: Message, request: Request | None) -> None:
         msg_type = message.msg_type
-        for types, stream in self._subscribers:
+        for types, stream, convert in self._subscribers:
             if not types or msg_type in types:
-                stream.send_nowait(message, message.size + _MESSAGE_OVERHEAD)
+                item = convert(message)
+                if item is not None:
+                    stream.send_nowait(item, message.size + MESSAGE_OVERHEAD)
         if msg_type == "update_display_data":
             self.displays.update(message.content, message.size)
+        elif msg_type in ("comm_msg", "comm_close"):
+            if self._connection is not None:
+                self._connection.comms.on_iopub(message)
         elif request is None and message.parent_id is not None:
             self.displays.show_late(message.parent_id, msg_type, message.content, message.size)
 
@@ -138,11 +150,18 @@ class Kernel(Shell):
         block; if the kernel dies and is not restarted by itself, it raises `KernelDiedError`. It keeps up to
         ``output_limit`` bytes for a slow consumer, then drops the oldest (see ``dropped``).
         """
+        async with self._subscribe(types, lambda message: message) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def _subscribe(
+        self, types: Iterable[str], convert: Callable[[Message], T | None]
+    ) -> AsyncIterator[ByteBoundedStream[T]]:
         await anyio.lowlevel.checkpoint()
-        stream: ByteBoundedStream[Message] = ByteBoundedStream(self.output_limit)
+        stream: ByteBoundedStream[T] = ByteBoundedStream(self.output_limit)
         if self._connection is not None and self._connection.router.ending is not None:
             raise self._connection.router.ending(None)
-        entry = (frozenset(types), stream)
+        entry = (frozenset(types), stream, convert)
         # Replaced, not changed: the reader may be iterating over it.
         self._subscribers = [*self._subscribers, entry]
         try:
@@ -150,6 +169,90 @@ class Kernel(Shell):
         finally:
             self._subscribers = [other for other in self._subscribers if other is not entry]
             stream.close()
+
+    @asynccontextmanager
+    async def open_comm(
+        self,
+        target: str,
+        data: Any = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        buffers: Iterable[bytes | memoryview] = (),
+    ) -> AsyncIterator[Comm]:
+        """Open a comm for the length of a block: ``async with kernel.open_comm("target") as comm``.
+
+        Waits until the kernel has taken it. While a cell of this client runs, it does not wait, since an async cell
+        may itself wait for the comm; then `Comm.send` and `Comm.receive` tell if the kernel did not take it. Leaving
+        the block closes the comm, unless the kernel did already. Takes ``data``, ``metadata`` and ``buffers`` as
+        `Comm.send` does.
+
+        Raises:
+            UnsupportedError: the kernel did not take it: it knows no such target, or has no comms.
+            ArgumentError: the target is no string, or the rest cannot be sent.
+            KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away.
+        """
+        connection = await self._connected()
+        async with connection.comms.open(target, data, metadata, buffers, self.output_limit) as comm:
+            yield comm
+
+    @asynccontextmanager
+    async def comms(self, target: str) -> AsyncIterator[ByteBoundedStream[Comm]]:
+        """Receive the comms that the kernel opens for a target from now on: ``async with kernel.comms("t") as stream``.
+
+        Each `Comm` has what it was opened with, and has its messages from the first one on. It is the kernel's: it
+        stays open when the block ends, for as long as somebody holds it, and is closed only by `Comm.close` or by
+        the kernel. The stream goes on over restarts (which end the comms), ends with the kernel's block, and raises
+        `KernelDiedError` if the kernel dies. Comms that nobody receives are dropped, the oldest first, when their
+        openings take more than ``output_limit`` bytes.
+
+        Raises:
+            ArgumentError: the target is no string, or another block of this kernel receives its comms.
+        """
+        if not isinstance(target, str) or target in self._comm_targets:
+            raise ArgumentError(f"a comm's target must be a str that nobody else receives comms for, not {target!r}")
+
+        def adopt(message: Message) -> Comm | None:
+            if message.content.get("target_name") != target or self._connection is None:
+                return None
+            return self._connection.comms.adopt(message, self.output_limit)
+
+        self._comm_targets.add(target)
+        try:
+            async with self._subscribe(["comm_open"], adopt) as stream:
+                yield stream
+        finally:
+            self._comm_targets.discard(target)
+
+    async def debug(self, command: str, arguments: Mapping[str, Any] | None = None) -> DebugReply:
+        """Give the kernel's debugger a command of the Debug Adapter Protocol, and wait for its answer.
+
+        A cell may run, or stand at a breakpoint, meanwhile. Besides the protocol's commands, kernels know
+        ``debugInfo``, ``dumpCell`` and others of Jupyter's. The sequence numbers are put in here. Some commands are
+        never answered (in ipykernel, ``continue`` where nothing stands at a breakpoint), and keep the kernel from
+        answering others, and interrupt requests, until it is restarted: bound the wait (`anyio.fail_after`).
+
+        A cell that stands at a breakpoint is interrupted like any other when its caller is cancelled or its
+        ``timeout`` is over. The debugger of a Python kernel may then stop at no breakpoint until a restart;
+        ``continue`` or ``disconnect`` let the cell go on.
+
+        Raises:
+            DebugError: the debugger refused, or has not been started.
+            UnsupportedError: the kernel has no debugger.
+            ArgumentError: the command is no string, or the arguments have no JSON form.
+            ProtocolError: the kernel did not answer, as kernels do when it cannot read the arguments.
+            KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away.
+        """
+        return await (await self._connected()).debugger.request(command, arguments)
+
+    @asynccontextmanager
+    async def debug_events(self) -> AsyncIterator[ByteBoundedStream[dict[str, Any]]]:
+        """Receive what the debugger tells from now on: ``async with kernel.debug_events() as events``.
+
+        Each is an event of the Debug Adapter Protocol, such as ``{"event": "stopped", "body": {...}}``. Every client
+        of the kernel gets them. The stream is bounded, goes on and ends as that of `messages`.
+        """
+        async with self._subscribe(["debug_event"], lambda message: message.content) as stream:
+            yield stream
 
     async def interrupt(self) -> None:
         """Interrupt what the main shell runs, whoever started it; nothing happens when it runs nothing.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CommInfoReply",
     "CompleteReply",
+    "DebugReply",
     "HistoryReply",
     "InspectReply",
     "IsCompleteReply",
@@ -120,6 +121,14 @@ class UsageReply(Reply, frozen=True):
     host_cpu_percent: float | None = None
     host_virtual_memory: dict[str, Any] = {}
     """Bytes each, as ``psutil.virtual_memory()`` in the kernel gives them."""
+
+
+class DebugReply(Reply, frozen=True):
+    """What the debugger answers to a command: a response of the Debug Adapter Protocol."""
+
+    success: bool = True
+    command: str = ""
+    body: dict[str, Any] = {}
 
 
 class KernelInfo(Reply, frozen=True):

@@ -8,7 +8,10 @@ from typing import Generic, TypeVar
 import anyio
 import anyio.lowlevel
 
-__all__ = ["ByteBoundedStream"]
+__all__ = ["MESSAGE_OVERHEAD", "ByteBoundedStream"]
+
+# What a message takes in memory besides its content, in bytes, about.
+MESSAGE_OVERHEAD = 2048
 
 T = TypeVar("T")
 

@@ -198,6 +198,8 @@ class Router:
         """Counts the interrupts, when each is sent and when it is over: whether one may have hit a request."""
         self.dispatchers: list[Dispatcher] = []
         """Told of the end before the requests are, so that nothing follows what fails."""
+        self.on_ended: list[Callable[[Ending], None]] = []
+        """Called with the end, after the requests were told."""
         self._iopub_known = False
         self._on_iopub = on_iopub
         self._requests: dict[str, Request] = {}
@@ -360,6 +362,8 @@ class Router:
         self._half_done.clear()
         for request in requests:
             request.on_end(ending)
+        for on_ended in self.on_ended:
+            on_ended(ending)
         self.ended.set()
         self.iopub_seen.set()
 

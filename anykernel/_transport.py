@@ -16,7 +16,7 @@ import anyio.lowlevel
 
 from ._exceptions import ConnectionClosedError
 from ._messages import Message
-from ._wire import encode_parts
+from ._wire import encode_buffers, encode_parts
 
 __all__ = ["Deliver", "MemoryTransport", "Transport"]
 
@@ -41,7 +41,7 @@ class Transport(Protocol):
         Being synchronous makes a request either registered and sent, or neither, whatever is cancelled.
 
         Raises:
-            ArgumentError: the content has no JSON form.
+            ArgumentError: the content has no JSON form, or a buffer is none.
             ConnectionClosedError: the transport is closed.
         """
 
@@ -83,7 +83,7 @@ class MemoryTransport:
     def send(self, message: Message) -> None:
         if self._closed:
             raise ConnectionClosedError("the connection is closed")
-        encode_parts(message)  # for what it refuses
+        encode_parts(message), encode_buffers(message)  # for what they refuse
         self._to_kernel.send_nowait(message)
 
     async def read(self, channel: str, deliver: Deliver) -> None:

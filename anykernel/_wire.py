@@ -83,6 +83,26 @@ def encode_parts(message: Message) -> list[Frame]:
         raise ArgumentError(f"{message.msg_type} cannot be sent as JSON: {exc}") from exc
 
 
+def encode_buffers(message: Message) -> list[Frame]:
+    """The binary buffers of a message, each as plain bytes in the order of its elements.
+
+    Raises:
+        ArgumentError: one of them is no buffer.
+    """
+    return [buffer if isinstance(buffer, bytes) else _flat(buffer) for buffer in message.buffers]
+
+
+def _flat(buffer: Frame) -> Frame:
+    try:
+        view = memoryview(buffer)
+    except TypeError as exc:
+        raise ArgumentError(f"a buffer must be bytes or the like: {exc}") from exc
+    try:
+        return view.cast("B")
+    except TypeError:
+        return view.tobytes()  # not in one piece, or of elements that cannot be cast
+
+
 class Codec:
     """Signs, verifies, encodes and decodes the messages of one connection.
 
@@ -115,10 +135,10 @@ class Codec:
         """The frames of a message, to be sent in one multipart send.
 
         Raises:
-            ArgumentError: content or metadata hold something JSON has no form for.
+            ArgumentError: content or metadata hold something JSON has no form for, or a buffer is none.
         """
         parts = encode_parts(message)
-        return [DELIMITER, self._sign(parts), *parts, *message.buffers]
+        return [DELIMITER, self._sign(parts), *parts, *encode_buffers(message)]
 
     def decode(self, channel: str, frames: Sequence[Frame]) -> Message:
         """Check and parse one received message.

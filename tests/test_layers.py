@@ -24,7 +24,7 @@ LAYERS = [
     ("_transport",),
     ("_zmq", "_process", "_record"),
     ("_script",),
-    ("_router", "_execution", "_dispatcher"),
+    ("_router", "_execution", "_dispatcher", "_comms", "_debugger"),
     ("_shell", "_subshell", "_kernel"),
     ("_owner", "_lifecycle", "_open", "_replay"),
     ("__init__",),
