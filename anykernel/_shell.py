@@ -28,6 +28,7 @@ from ._messages import (
 from ._outputs import Displays, OutputFold
 from ._result import Result
 from ._router import Fence
+from ._variables import call, pull, push, set_env
 
 if TYPE_CHECKING:
     from ._kernel import Connection
@@ -206,6 +207,9 @@ class Shell:
         stdin: StdinHandler | None,
         check: bool,
         on_output: OnOutput | None,
+        *,
+        kind: Callable[..., Execution] = Execution,
+        buffers: Iterable[bytes | memoryview] = (),
     ) -> Execution:
         if not isinstance(code, str):
             raise ArgumentError(f"code must be a str, not {type(code).__name__}")
@@ -239,10 +243,10 @@ class Shell:
             "stop_on_error": stop_on_error,
         }
         header = connection.router.new_header("execute_request", **self._route)
-        execution = Execution(
+        execution = kind(
             self,
             connection.dispatcher,
-            Message("shell", header, content=content),
+            Message("shell", header, content=content, buffers=tuple(buffers)),
             timeout=timeout,
             stdin=stdin,
             check=check,
@@ -383,6 +387,66 @@ class Shell:
             return ast.literal_eval(text)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return text
+
+    async def push(self, /, **variables: Any) -> None:
+        """Set variables of a Python kernel: ``await kernel.push(x=1, table=frame)``; all of them, or none.
+
+        Values travel in binary and arrive exactly as they are: None, bool, int, float, complex, str, bytes and
+        bytearray, lists, tuples, sets, frozensets and dicts of them, NumPy arrays and scalars (not those of objects,
+        which would have to be pickled), and, by Arrow, pandas DataFrames and Series, Arrow tables and record batches.
+        The kernel needs the library of what it gets. Do not change them before this returns. Where the same object is
+        in two places, two arrive. It is an execution like any other: it waits for its turn, and cancelling it (as
+        `anyio.fail_after` does) stops it.
+
+        Raises:
+            ArgumentError: a value is of no such type (subclasses are not), or a name is no identifier.
+            UnsupportedError: it is no Python kernel.
+            ExecutionError: the kernel could not read them; `ModuleNotFoundError` where it lacks a library.
+            KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away.
+        """
+        await push(self, variables)
+
+    async def pull(self, name: str, /, *names: str) -> Any:
+        """The value of a variable of a Python kernel; of several, a tuple. Names may be dotted (``"model.weights"``).
+
+        What travels is what `push` takes. Arrays are writable and the caller's own. They are not counted into
+        ``output_limit``.
+
+        Raises:
+            ExecutionError: there is no such variable; ``ename`` is ``"NameError"``, or for dots ``"AttributeError"``.
+            UnsupportedError: the value is of no type that travels, needs a library that is not installed here, or it
+                is no Python kernel.
+            ArgumentError: that is no name.
+            KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away.
+        """
+        return await pull(self, (name, *names))
+
+    async def call(self, function: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of a Python kernel, named by an expression, and return what it returns.
+
+        Arguments travel as in `push`, the value as in `pull`. Async functions are awaited. For a timeout, use
+        `anyio.fail_after`: a call that is cancelled is stopped as `execute` does. What the function prints is in
+        `Kernel.messages`, and in the ``result`` of an `ExecutionError`.
+
+        Raises:
+            ExecutionError: the function raised, or there is none of that name.
+            ArgumentError: an argument is of no type that travels.
+            UnsupportedError: what it returned is of no type that travels, or it is no Python kernel.
+            KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away.
+        """
+        return await call(self, function, args, kwargs)
+
+    async def set_env(self, /, **variables: str | None) -> None:
+        """Set environment variables of a Python kernel's process (`os.environ`) while it runs; None deletes one.
+
+        A restart brings back the environment that the kernel was opened with.
+
+        Raises:
+            ArgumentError: a name or value that an environment cannot hold.
+            UnsupportedError: it is no Python kernel.
+            KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away.
+        """
+        await set_env(self, variables)
 
 
 def _is_duration(value: object) -> bool:

@@ -20,11 +20,12 @@ MAX_LINES = 540
 # From the bottom to the top. A module may import those below and beside it, and none above it.
 LAYERS = [
     ("_exceptions", "_messages", "_queue", "_tasks"),
-    ("_wire", "_outputs", "_result", "_connection", "_kernelspec"),
+    ("_wire", "_outputs", "_result", "_connection", "_kernelspec", "_values"),
     ("_transport",),
     ("_zmq", "_process", "_record"),
     ("_script",),
     ("_router", "_execution", "_dispatcher", "_comms", "_debugger"),
+    ("_variables",),
     ("_shell", "_subshell", "_kernel"),
     ("_owner", "_lifecycle", "_open", "_replay"),
     ("__init__",),
