@@ -141,7 +141,7 @@ running = asyncio.ensure_future(task())
                     message = await messages.receive()
                     texts += message.content.get("text", "")
                     updated = updated or message.msg_type == "update_display_data"
-        # Both cells are the protocol's to name; ipykernel 7 names the one that started thread or task.
+        # Which of the cells it names is up to the kernel: ipykernel 7 the one that started a task, the latest for a thread.
         assert "from the thread" in result.stdout + opening.stdout
         assert "from the task" in result.stdout + opening.stdout
         assert result.outputs[0] == DisplayData({"text/plain": "'after'"}, {}, result.outputs[0].display_id)
