@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import anykernel
 from anykernel import ProtocolError, open_kernel
 
 HOSTILE = [sys.executable, str(Path(__file__).with_name("hostile_kernel.py")), "{connection_file}"]
@@ -48,7 +49,8 @@ async def test_every_misdeed_is_dropped_and_counted_and_what_follows_arrives():
         assert len(kernel._connection.router) == 0
 
 
-async def test_missing_doubled_and_late_replies():
+async def test_missing_doubled_and_late_replies(monkeypatch):
+    monkeypatch.setattr(anykernel._router, "GRACE", 0.5)
     async with open_kernel(HOSTILE) as kernel:
         with pytest.raises(ProtocolError, match="without a reply") as caught:
             await kernel.execute("no reply")

@@ -80,7 +80,7 @@ while True:
 
 async def test_a_c_call_that_holds_the_interpreter_settles_when_it_is_over():
     # A single multiplication; nothing can interrupt it, and the interrupt waits for its end.
-    code = "x = 7 ** 6_000_000; y = x * x; print('not reached') if False else str(y % 10)\nimport time; time.sleep(100)"
+    code = "x = 7 ** 4_000_000; y = x * x; print('not reached') if False else str(y % 10)\nimport time; time.sleep(100)"
     async with open_kernel(interrupt_timeout=20) as kernel:
         with pytest.raises(ExecutionTimeoutError) as caught:
             await kernel.execute(code, timeout=0.2)
@@ -126,7 +126,7 @@ async def test_only_the_cancelled_of_many_is_stopped():
 @pytest.mark.parametrize("max_in_flight", [1, 8])
 async def test_half_of_50_cancelled_at_random_moments_touch_nobody_else(max_in_flight):
     rng = random.Random(20261122)
-    rounds, cancelled_count, kept_count = 8, 0, 0
+    rounds, cancelled_count, kept_count = 4, 0, 0
     async with open_kernel(max_in_flight=max_in_flight, interrupt_timeout=20) as kernel:
         await kernel.execute("import time, asyncio")
 

@@ -115,7 +115,7 @@ async def test_an_error_in_the_block_leaves_it_bare_and_nothing_else():
 
 
 async def test_children_of_the_kernel_go_with_it():
-    async with open_kernel() as kernel:
+    async with open_kernel(shutdown_timeout=1) as kernel:
         result = await kernel.execute("""
 import subprocess, sys
 shell = subprocess.Popen(["sh", "-c", "trap '' TERM INT HUP; sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE)
@@ -217,5 +217,5 @@ async def test_running_out_of_descriptors_is_an_error_and_leaves_nothing():
 
 @pytest.mark.limit(120)
 async def test_memory_descriptors_and_the_request_table_stay_flat():
-    samples = await soak(15, 2000)
+    samples = await soak(10, 1500)
     assert not growth(samples)

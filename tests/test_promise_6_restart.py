@@ -9,6 +9,7 @@ import sys
 import anyio
 import pytest
 
+import anykernel
 from anykernel import (
     ConnectionClosedError,
     ExecutionTimeoutError,
@@ -158,9 +159,10 @@ async def test_a_shutdown_during_a_restart_ends_it():
             assert not kernel.is_alive
 
 
-async def test_a_kernel_restarts_by_itself_a_bounded_number_of_times():
+async def test_a_kernel_restarts_by_itself_a_bounded_number_of_times(monkeypatch):
+    monkeypatch.setattr(anykernel._lifecycle, "RESTART_TRIES", 2)
     async with open_kernel(on_death="restart") as kernel:
-        for _ in range(3):
+        for _ in range(2):
             with pytest.raises(KernelDiedError):
                 await kernel.execute("import os; os._exit(1)")
             assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
