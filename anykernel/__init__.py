@@ -1,5 +1,7 @@
 """A Jupyter kernel client for structured concurrency, on asyncio, uvloop and trio."""
 
+from typing import TYPE_CHECKING, Any
+
 from ._comms import Comm
 from ._connection import ConnectionInfo
 from ._exceptions import (
@@ -36,9 +38,11 @@ from ._messages import (
 )
 from ._open import connect_kernel, open_kernel
 from ._outputs import DisplayData, ErrorOutput, ExecuteResult, Output, Stream
-from ._replay import replay_kernel
 from ._result import Result
 from ._subshell import Subshell
+
+if TYPE_CHECKING:
+    from ._replay import replay_kernel
 
 __version__ = "0.1.0"
 
@@ -84,3 +88,11 @@ __all__ = [
     "open_kernel",
     "replay_kernel",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "replay_kernel":  # few programs replay anything, so its modules are imported when it is asked for
+        from ._replay import replay_kernel  # noqa: PLC0415
+
+        return replay_kernel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

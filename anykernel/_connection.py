@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import socket
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import zmq
 
 from ._exceptions import KernelStartError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["ConnectionInfo", "load_connection", "new_connection"]
 
@@ -65,7 +65,8 @@ def load_connection(connection: str | os.PathLike[str] | Mapping[str, Any] | Con
     else:
         source = f"connection file {os.fspath(connection)!r}"
         try:
-            fields = msgspec.json.decode(Path(connection).read_bytes(), type=dict[str, Any])
+            with open(connection, "rb") as file:  # noqa: PTH123 - pathlib takes 4 ms to import
+                fields = msgspec.json.decode(file.read(), type=dict[str, Any])
         except OSError as exc:
             raise KernelStartError(f"cannot read {source}: {exc.strerror or exc}") from exc
         except ValueError as exc:
@@ -97,7 +98,7 @@ def new_connection(transport: Literal["tcp", "ipc"], directory: Path, *, encrypt
         control_port=control,
         hb_port=heartbeat,
         ip=ip,
-        key=secrets.token_hex(32),
+        key=os.urandom(32).hex(),
         transport=transport,
         curve_publickey=public,
         curve_secretkey=secret,
@@ -105,6 +106,8 @@ def new_connection(transport: Literal["tcp", "ipc"], directory: Path, *, encrypt
 
 
 def _free_ports(count: int) -> list[int]:
+    import socket  # noqa: PLC0415
+
     # All bound at once, so that they differ.
     sockets = [socket.socket() for _ in range(count)]
     try:

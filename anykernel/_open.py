@@ -1,11 +1,13 @@
-"""`open_kernel` and `connect_kernel`: the doors to everything."""
+"""`open_kernel` and `connect_kernel`: the doors to everything.
+
+What only a call needs is imported by the call: it costs as much again as the rest of the package.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import zmq
@@ -13,11 +15,7 @@ import zmq
 from ._connection import ConnectionInfo, load_connection
 from ._exceptions import ArgumentError, UnsupportedError
 from ._kernel import Kernel
-from ._kernelspec import resolve_kernel
-from ._lifecycle import Connected, Launched
-from ._record import open_recorder
 from ._tasks import open_task_group
-from ._zmq import ZmqTransport
 
 if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
@@ -76,13 +74,17 @@ async def open_kernel(
         KernelStartError: the kernel could not be started, or exited before it was ready.
         KernelStartTimeoutError: it was not ready in time.
     """
+    from ._kernelspec import resolve_kernel  # noqa: PLC0415
+    from ._lifecycle import Launched  # noqa: PLC0415
+    from ._record import open_recorder  # noqa: PLC0415
+
     _check_choice("transport", transport, ("tcp", "ipc"))
     _check_choice("encryption", encryption, ("auto", "required", "disabled"))
     _check_choice("on_death", on_death, ("raise", "restart"))
     for name, value in (env or {}).items():
         if not (isinstance(name, str) and isinstance(value, str)) or "\0" in name + value or "=" in name:
             raise ArgumentError(f"env must map names to strings: {name!r} to {value!r}")
-    if cwd is not None and not Path(cwd).is_dir():  # noqa: ASYNC240 - a single stat
+    if cwd is not None and not os.path.isdir(cwd):  # noqa: ASYNC240, PTH112 - a single stat
         raise ArgumentError(f"cwd is no directory: {os.fspath(cwd)!r}")
     spec = await resolve_kernel(kernel)
     encrypted = encryption != "disabled" and transport == "tcp" and spec.supports_curve and bool(zmq.has("curve"))
@@ -138,6 +140,10 @@ async def connect_kernel(
         KernelStartError: the connection information cannot be used, or its key is not the kernel's.
         KernelStartTimeoutError: the kernel did not answer in time.
     """
+    from ._lifecycle import Connected  # noqa: PLC0415
+    from ._record import open_recorder  # noqa: PLC0415
+    from ._zmq import ZmqTransport  # noqa: PLC0415
+
     info = load_connection(connection)
     with open_recorder(record_to) as recorder:
         async with open_task_group() as tasks:

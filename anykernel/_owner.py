@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
@@ -21,10 +21,12 @@ from ._exceptions import (
 )
 from ._kernel import Connection, Kernel, Lifecycle
 from ._messages import KernelInfo, Message, read_reply
-from ._record import Recorder
 from ._router import Ending, Router, closed_ending
 from ._tasks import open_task_group
 from ._transport import Transport
+
+if TYPE_CHECKING:
+    from ._record import Recorder
 
 __all__ = ["Owner"]
 

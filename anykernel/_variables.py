@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import inspect
 import keyword
 import os
@@ -196,6 +195,8 @@ async def _run(
 @functools.cache
 def _served() -> tuple[str, str, str]:
     """The kernel's module: its name, which changes with its text, the code that installs it, and its text."""
+    import hashlib  # noqa: PLC0415 - 3 ms, at the first use instead of the import of the package
+
     source = inspect.getsource(_values)
     name = f"_anykernel_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
     return name, _INSTALL.format(name=name), source

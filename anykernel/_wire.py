@@ -10,8 +10,6 @@ word of reason; the reader counts it and lives on.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -115,21 +113,34 @@ class Codec:
     """
 
     def __init__(self, key: bytes, signature_scheme: str = "hmac-sha256") -> None:
+        # Here, and not with the package, as it takes 3 ms.
+        import hashlib  # noqa: PLC0415
+        from hmac import compare_digest  # noqa: PLC0415
+
         prefix, _, digest = signature_scheme.partition("-")
         # Hashes of variable length (shake_*) have no HMAC.
         if prefix != "hmac" or digest not in hashlib.algorithms_available or digest.startswith("shake"):
             raise ValueError(f"unknown signature scheme {signature_scheme!r}; expected 'hmac-sha256' or alike")
-        self._hmac = hmac.new(key, digestmod=digest) if key else None
+        self._same = compare_digest
+        self._signs = bool(key)
+        # HMAC (RFC 2104) with both its hashes begun: 1.05 us a signature; a copied `hmac.HMAC` takes 1.64, a new one 5.
+        block_size = hashlib.new(digest).block_size
+        if len(key) > block_size:
+            key = hashlib.new(digest, key).digest()
+        key = key.ljust(block_size, b"\0")
+        self._inner = hashlib.new(digest, bytes(byte ^ 0x36 for byte in key))
+        self._outer = hashlib.new(digest, bytes(byte ^ 0x5C for byte in key))
         self._recent: set[bytes] = set()
         self._older: set[bytes] = set()
 
     def _sign(self, parts: Sequence[Frame]) -> bytes:
-        if self._hmac is None:
+        if not self._signs:
             return b""
-        mac = self._hmac.copy()  # a third of the price of a new one
+        inner, outer = self._inner.copy(), self._outer.copy()
         for part in parts:
-            mac.update(part)
-        return mac.hexdigest().encode()
+            inner.update(part)
+        outer.update(inner.digest())
+        return outer.hexdigest().encode()
 
     def encode(self, message: Message) -> list[Frame]:
         """The frames of a message, to be sent in one multipart send.
@@ -155,9 +166,9 @@ class Codec:
             raise BadMessageError("shape")
         if len(parts[0]) > HEADER_LIMIT or len(parts[1]) > HEADER_LIMIT:
             raise BadMessageError("size")
-        if self._hmac is not None:
+        if self._signs:
             signature = bytes(frames[start])
-            if not hmac.compare_digest(self._sign(parts), signature):
+            if not self._same(self._sign(parts), signature):
                 raise BadMessageError("signature")
             if signature in self._recent or signature in self._older:
                 raise BadMessageError("repeated")

@@ -99,6 +99,7 @@ def test_importing_the_package_does_not_import_what_takes_long():
     imported = set(python("import anykernel, sys; print(*sys.modules)").split())
     assert "anykernel" in imported
     assert imported & {"jupyter_client", "jupyter_core", "traitlets", "IPython", "ipykernel", "trio", "uvloop"} == set()
+    assert imported & {"hashlib", "shutil", "socket", "subprocess", "tempfile", "anykernel._lifecycle"} == set()
 
 
 def test_every_exported_name_exists_once():
