@@ -15,18 +15,18 @@ falls between busy and the start of the code) or ignored (the code catches it), 
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal, Union
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import anyio.lowlevel
 
 from ._exceptions import AnyKernelError, ExecutionTimeoutError, ProtocolError, StdinError
+from ._handlers import Handlers, OnOutput, StdinHandler
 from ._messages import Message
 from ._outputs import OUTPUT_TYPES, Output, OutputFold, parse_output
 from ._queue import ByteBoundedStream
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ._dispatcher import Dispatcher
     from ._shell import Shell
 
-__all__ = ["Execution", "OnOutput", "StdinHandler"]
+__all__ = ["Execution"]
 
 logger = logging.getLogger("anykernel")
 
@@ -49,15 +49,6 @@ START_GRACE = 0.05
 
 # What an output takes in memory besides its text or data, in bytes, about.
 _OUTPUT_OVERHEAD = 256
-
-StdinHandler = Callable[[str, bool], Union[str, Awaitable[str]]]
-"""Called with the prompt and whether the answer is a password; returns the answer, or an awaitable of it.
-
-It may raise `EOFError` to close the code's stdin.
-"""
-
-OnOutput = Callable[[Output], object]
-"""Called with each output as it comes; what it returns is awaited if it can be."""
 
 State = Literal["queued", "sent", "running", "settled"]
 
@@ -71,10 +62,9 @@ class Execution(Request):
     """
 
     __slots__ = (
-        "_changed", "_check", "_code_started", "_dispatcher", "_doomed", "_driven", "_error",
-        "_fold", "_idle", "_inbox", "_input_scope", "_interrupts", "_message", "_on_output",
-        "_owner", "_prompt", "_released", "_replied", "_settled", "_started_time", "_stdin", "_stopping",
-        "_streams", "_timeout", "_timeout_scope", "msg_id", "result", "state",
+        "_changed", "_check", "_code_started", "_dispatcher", "_doomed", "_driven", "_error", "_fold", "_handlers",
+        "_idle", "_interrupts", "_message", "_owner", "_released", "_replied", "_settled", "_started_time",
+        "_stopping", "_streams", "_timeout", "_timeout_scope", "msg_id", "prompts", "result", "state",
     )  # fmt: skip
 
     def __init__(
@@ -101,9 +91,9 @@ class Execution(Request):
         self._dispatcher = dispatcher
         self._message: Message | None = message
         self._timeout = timeout
-        self._stdin = stdin
         self._check = check
-        self._on_output = on_output
+        self.prompts = stdin is not None
+        """Whether its code may ask for input."""
         # Makes the error that ends the waiting; each waiter raises one of its own.
         self._error: Callable[[], Exception] | None = None
         # Whether the waiting for it is over; where a task drives it, that is when this task is done with it.
@@ -117,17 +107,14 @@ class Execution(Request):
         # Made when somebody waits for them: the settling (or an error), any change of state.
         self._settled: anyio.Event | None = None
         self._changed: anyio.Event | None = None
-        # Those of the driving task: the timeout, and the stdin handler that is being asked.
+        # Those of the driving task: the timeout, and the user's functions.
         self._timeout_scope: anyio.CancelScope | None = None
-        self._input_scope: anyio.CancelScope | None = None
-        self._prompt: Message | None = None  # the latest
+        self._handlers: Handlers | None = None
         self._streams: weakref.WeakSet[ByteBoundedStream[Any]] | None = None
-        # What the driving task is to hand to the user's functions: outputs, and input requests.
-        self._inbox: ByteBoundedStream[Output | Message] | None = None
         if stdin is not None or on_output is not None:
-            self._inbox = ByteBoundedStream(owner.output_limit)
+            self._handlers = Handlers(self.router, self.result, stdin, on_output, owner.output_limit)
             if on_output is not None:
-                self._streams = weakref.WeakSet((self._inbox,))
+                self._streams = weakref.WeakSet((self._handlers.inbox,))
 
     def __repr__(self) -> str:
         return f"<Execution {self.state} {self.msg_id}>"
@@ -213,7 +200,7 @@ class Execution(Request):
 
     def _start_driving(self) -> None:
         """Have it driven by a task of the kernel, if there is anything to drive."""
-        if self._timeout is not None or self._inbox is not None:
+        if self._timeout is not None or self._handlers is not None:
             self._driven = True
             self._owner.start_soon(self._drive_alone)
 
@@ -261,39 +248,12 @@ class Execution(Request):
         return ExecutionTimeoutError(text, result=self.result, settled=settled)
 
     async def _handle(self) -> None:
-        if self._inbox is not None:
-            async for item in self._inbox:
-                if isinstance(item, Message):
-                    await self._answer(item)
-                else:
-                    assert self._on_output is not None
-                    waitable = self._on_output(item)
-                    if inspect.isawaitable(waitable):
-                        await waitable
+        if self._handlers is not None:
+            await self._handlers.run()
         if self._driven:
             await self._wait_until(lambda: self._over)
         else:
             await self._wait_settled()
-
-    async def _answer(self, request: Message) -> None:
-        """Ask the user's stdin handler; the answer is void once the execution has settled, or asks again."""
-        assert self._stdin is not None
-        if request is not self._prompt:
-            return
-        prompt, password = request.content.get("prompt", ""), bool(request.content.get("password"))
-        with anyio.CancelScope() as self._input_scope:
-            try:
-                answer = self._stdin(str(prompt), password)
-                if inspect.isawaitable(answer):
-                    answer = await answer
-            except EOFError:
-                answer = "\x04"  # what Jupyter kernels take for the end of stdin
-            if not isinstance(answer, str):
-                raise StdinError(f"the stdin handler returned {answer!r}; it must return a str", result=self.result)
-            self.router.transport.send(
-                Message("stdin", self.router.new_header("input_reply"), request.header, {}, {"value": answer})
-            )
-        self._input_scope = None
 
     async def _stop(self) -> bool:
         """Stop it, as `cancel` says; the caller shields."""
@@ -337,11 +297,6 @@ class Execution(Request):
             await self._changed.wait()
 
     # For the dispatcher and the router.
-
-    @property
-    def prompts(self) -> bool:
-        """Whether its code may ask for input."""
-        return self._stdin is not None
 
     def _send(self, *, allow_stdin: bool) -> None:
         assert self._message is not None
@@ -426,13 +381,8 @@ class Execution(Request):
                 self.router.half_done(self, interrupted=self._was_interrupted)
 
     def on_input(self, message: Message) -> None:
-        if self._stdin is not None:
-            assert self._inbox is not None
-            self._prompt = message
-            if self._input_scope is not None:
-                # The code was interrupted in its input() and asks again: the answer to the first is void.
-                self._input_scope.cancel()
-            self._inbox.send_nowait(message, 0)
+        if self._handlers is not None and self.prompts:
+            self._handlers.on_input(message)
             return
         self._fail(
             lambda: StdinError(
@@ -494,10 +444,8 @@ class Execution(Request):
         """It is decided how it ends: no timeout counts any more, and no answer is wanted."""
         if self._timeout_scope is not None:
             self._timeout_scope.deadline = math.inf
-        if self._input_scope is not None:
-            self._input_scope.cancel()
-        if self._inbox is not None:
-            self._inbox.end()
+        if self._handlers is not None:
+            self._handlers.end()
 
     def _release(self) -> None:
         if self._released:
@@ -507,7 +455,7 @@ class Execution(Request):
             self._settled.set()
         self._notify()
         for stream in self._streams or ():
-            if stream is not self._inbox:
+            if self._handlers is None or stream is not self._handlers.inbox:
                 stream.end(self._failure())
 
     def _notify(self) -> None:

@@ -13,7 +13,8 @@ import anyio
 import anyio.lowlevel
 
 from ._exceptions import AnyKernelError, ArgumentError, ExecutionTimeoutError, UnsupportedError
-from ._execution import Execution, OnOutput, StdinHandler
+from ._execution import Execution
+from ._handlers import OnOutput, StdinHandler
 from ._messages import (
     CommInfoReply,
     CompleteReply,
