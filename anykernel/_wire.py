@@ -49,6 +49,8 @@ def loads(data: Frame) -> dict[str, Any]:
         value = json.loads(bytes(data).decode("utf-8", "replace"))
     except (ValueError, RecursionError) as exc:
         raise BadMessageError("json") from exc
+    if value is None:
+        return {}  # what xeus-python writes for metadata that nobody set
     if not isinstance(value, dict):
         raise BadMessageError("json")
     return value

@@ -325,7 +325,7 @@ def test_a_repetition_within_the_window_is_always_refused_and_memory_stays_bound
 @pytest.mark.parametrize(
     "part",
     [
-        *(b"", b" ", b"{", b'{"a":1}}', b'{"a":1},', b"{'a':1}", b"null", b"true", b"1", b'"text"', b"[]", b"[{}]"),
+        *(b"", b" ", b"{", b'{"a":1}}', b'{"a":1},', b"{'a':1}", b"true", b"1", b'"text"', b"[]", b"[{}]"),
         *(b"NaN", b"\xff", b"\x00", b"\xef\xbb\xbf{}", b'{"a":' + b"9" * 5000 + b"}"),
         *(b'{"a":' * 10_000, b"[" * 10_000),
     ],
@@ -336,6 +336,14 @@ def test_a_part_that_is_no_json_object_is_refused(part):
         parts = [json.dumps(HEADER).encode(), b"{}", b"{}", b"{}"]
         parts[which] = part
         assert decode(Codec(KEY), sign(parts)) == "json"
+
+
+def test_null_for_a_part_is_an_empty_one_but_a_header_is_needed():
+    parts = [json.dumps(HEADER).encode(), b"null", b"null", b"null"]
+    message = Codec(KEY).decode("iopub", sign(parts))
+    assert (message.parent_header, message.metadata, message.content) == ({}, {}, {})
+    parts[0] = b"null"
+    assert decode(Codec(KEY), sign(parts)) == "header"
 
 
 def test_nesting_of_any_depth_gives_a_message_or_a_bad_message_error():
