@@ -8,7 +8,7 @@ import string
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio.to_thread
 import msgspec
@@ -61,6 +61,8 @@ async def resolve_kernel(kernel: str | Sequence[str] | KernelSpec) -> LaunchSpec
         KernelSpecError: there is no such kernelspec, or no ``{connection_file}`` in its command.
     """
     if isinstance(kernel, str):
+        if (installed := await anyio.to_thread.run_sync(_read_kernelspec, kernel)) is not None:
+            return _from_kernelspec(kernel, installed)
         # Importing jupyter_client takes about 140 ms: in a thread, so that other tasks go on, and only here.
         spec = await anyio.to_thread.run_sync(_find_kernelspec, kernel)
         return _from_kernelspec(kernel, spec)
@@ -71,6 +73,38 @@ async def resolve_kernel(kernel: str | Sequence[str] | KernelSpec) -> LaunchSpec
     if not hasattr(kernel, "argv"):
         raise KernelSpecError(f"kernel must be a kernelspec's name, a KernelSpec or a command, not {kernel!r}")
     return _from_kernelspec(kernel.display_name, kernel)
+
+
+class _Installed(msgspec.Struct):
+    """A ``kernel.json``; the fields that launching takes."""
+
+    argv: list[str]
+    display_name: str = ""
+    env: dict[str, str] = {}
+    interrupt_mode: Literal["signal", "message"] = "signal"
+    metadata: dict[str, Any] = {}
+    resource_dir: str = ""
+
+
+def _read_kernelspec(name: str) -> _Installed | None:
+    """The kernelspec that jupyter_client would find first, read without importing it; None where it must decide."""
+    from jupyter_core.paths import jupyter_path  # noqa: PLC0415
+
+    if not re.fullmatch(r"[a-z0-9._-]+", name):
+        return None
+    for directory in jupyter_path("kernels"):
+        resource_dir = Path(directory, name)
+        try:
+            found = msgspec.json.decode((resource_dir / "kernel.json").read_bytes(), type=_Installed)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, msgspec.MsgspecError):
+            return None
+        if "kernel_provisioner" in found.metadata:
+            return None
+        found.resource_dir = str(resource_dir)
+        return found
+    return None
 
 
 def _find_kernelspec(name: str) -> KernelSpec:
@@ -87,7 +121,7 @@ def _find_kernelspec(name: str) -> KernelSpec:
         raise KernelSpecError(f"the kernelspec {name!r} cannot be read: {exc}") from exc
 
 
-def _from_kernelspec(name: str, spec: KernelSpec) -> LaunchSpec:
+def _from_kernelspec(name: str, spec: KernelSpec | _Installed) -> LaunchSpec:
     argv = list(spec.argv)
     # As Jupyter does it: a bare "python" means the Python that runs the client, not the first on PATH.
     major, minor = sys.version_info[:2]

@@ -1,8 +1,12 @@
-"""The same three operations through each client's public API, timed in a process of their own.
+"""The same primitives through each client's public API, so that each question is asked of all in the same words.
 
-``python -m benchmarks.clients CLIENT OPERATION COUNT CONNECTION_FILE`` connects to a running kernel, runs the operation
-once to warm up and once for the clock, and prints the cost of one execute or one stream message. All libraries are
-imported by the client that needs them, so no process pays for another's.
+- ``connect(info, **options)``: a context manager that gives the client, connected to a running kernel;
+- ``execute(code)``: run code until reply and idle; gives the characters of output that came;
+- ``at_once(count)``: so many executes that do nothing, all at once;
+- ``submit(code)``: send code; gives its outputs as they come, to iterate over, while others are under way;
+- ``echo(buffer)``: a request with a buffer, which the echo kernel sends back.
+
+A client that lacks one of them cannot do that. All libraries are imported by the client that needs them.
 """
 
 from __future__ import annotations
@@ -10,18 +14,28 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any
 
-from .harness import Stopwatch, print_samples
+NOTHING = "pass"
 
-CODE = "pass"
-TEXT_SIZE = 100
+
+def size_of(message: dict[str, Any]) -> int:
+    """The characters of output in a message as jupyter_client has it."""
+    content = message["content"]
+    match message["msg_type"]:
+        case "stream":
+            return len(content["text"])
+        case "display_data" | "execute_result":
+            return len(content["data"]["text/plain"])
+    return 0
+
+
+def is_idle(message: dict[str, Any]) -> bool:
+    return message["msg_type"] == "status" and message["content"]["execution_state"] == "idle"
 
 
 class AnyKernel:
@@ -30,33 +44,34 @@ class AnyKernel:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, info: dict[str, Any], *, max_in_flight: int):
+    async def connect(cls, info: dict[str, Any], **options: Any):
         from anykernel import connect_kernel
 
-        async with connect_kernel(info, max_in_flight=max_in_flight) as kernel:
+        async with connect_kernel(info, **options) as kernel:
             yield cls(kernel)
 
-    async def run(self) -> None:
-        assert (await self.kernel.execute(CODE)).ok
-
-    async def one_by_one(self, count: int) -> None:
-        for _ in range(count):
-            await self.run()
+    async def execute(self, code: str) -> int:
+        result = await self.kernel.execute(code)
+        assert result.ok
+        return sum(len(getattr(output, "text", None) or output.data["text/plain"]) for output in result.outputs)
 
     async def at_once(self, count: int) -> None:
         import anyio
 
         async with anyio.create_task_group() as tasks:
             for _ in range(count):
-                tasks.start_soon(self.run)
+                tasks.start_soon(self.execute, NOTHING)
 
-    async def stream(self, count: int) -> None:
-        result = await self.kernel.execute(f"stream {count} {TEXT_SIZE}")
-        assert len(result.stdout) == count * TEXT_SIZE
+    async def submit(self, code: str):
+        return await self.kernel.submit(code)
+
+    async def echo(self, buffer: bytes) -> int:
+        reply = await self.kernel.request("echo_request", {}, buffers=[buffer])
+        return len(reply.buffers[0])
 
 
-class JupyterClient:
-    """jupyter_client's AsyncKernelClient. It gives replies to whoever asks first, so only one by one."""
+class AsyncKernelClient:
+    """jupyter_client's. It gives replies to whoever asks first, so it can only do one thing at a time."""
 
     def __init__(self, client) -> None:
         self.client = client
@@ -70,33 +85,93 @@ class JupyterClient:
         client.load_connection_info(info)
         client.start_channels()
         try:
-            await client.wait_for_ready(timeout=30)
+            await client.wait_for_ready(timeout=60)
             yield cls(client)
         finally:
             client.stop_channels()
 
-    async def run(self, code: str = CODE) -> int:
-        """Execute, wait for reply and idle; the length of the text that came."""
+    async def execute(self, code: str) -> int:
         msg_id, size = self.client.execute(code), 0
         while True:
             message = await self.client.get_iopub_msg()
-            if message["parent_header"].get("msg_id") != msg_id:
-                continue
-            if message["msg_type"] == "stream":
-                size += len(message["content"]["text"])
-            elif message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
-                break
+            if message["parent_header"].get("msg_id") == msg_id:
+                size += size_of(message)
+                if is_idle(message):
+                    break
+        reply = await self._reply(msg_id)
+        assert reply["content"]["status"] == "ok"
+        return size
+
+    async def echo(self, buffer: bytes) -> int:
+        session, channel = self.client.session, self.client.shell_channel
+        message = session.msg("echo_request", {})
+        session.send(channel.socket, message, buffers=[buffer])
+        reply = await self._reply(message["header"]["msg_id"])
+        return len(reply["buffers"][0])
+
+    async def _reply(self, msg_id: str) -> dict[str, Any]:
         while (reply := await self.client.get_shell_msg())["parent_header"].get("msg_id") != msg_id:
+            pass
+        return reply
+
+
+class BlockingKernelClient:
+    """jupyter_client's, without an event loop of the caller's."""
+
+    def __init__(self, client) -> None:
+        self.client = client
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, info: dict[str, Any]):
+        from jupyter_client.blocking import BlockingKernelClient
+
+        client = BlockingKernelClient()
+        client.load_connection_info(info)
+        client.start_channels()
+        try:
+            client.wait_for_ready(timeout=60)
+            yield cls(client)
+        finally:
+            client.stop_channels()
+
+    async def execute(self, code: str) -> int:
+        msg_id, size = self.client.execute(code), 0
+        while True:
+            message = self.client.get_iopub_msg()
+            if message["parent_header"].get("msg_id") == msg_id:
+                size += size_of(message)
+                if is_idle(message):
+                    break
+        while (reply := self.client.get_shell_msg())["parent_header"].get("msg_id") != msg_id:
             pass
         assert reply["content"]["status"] == "ok"
         return size
 
-    async def one_by_one(self, count: int) -> None:
-        for _ in range(count):
-            await self.run()
 
-    async def stream(self, count: int) -> None:
-        assert await self.run(f"stream {count} {TEXT_SIZE}") == count * TEXT_SIZE
+class NbClient:
+    """nbclient, a cell at a time."""
+
+    def __init__(self, client) -> None:
+        self.client = client
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, info: dict[str, Any]):
+        from nbclient import NotebookClient
+        from nbformat.v4 import new_code_cell, new_notebook
+
+        # Else it gives up on output that it has not read 4 seconds after the reply.
+        notebook = NotebookClient(new_notebook(cells=[new_code_cell()]), iopub_timeout=600)
+        async with AsyncKernelClient.connect(info) as connected:
+            notebook.kc = connected.client
+            yield cls(notebook)
+
+    async def execute(self, code: str) -> int:
+        from nbformat.v4 import new_code_cell
+
+        cell = await self.client.async_execute_cell(new_code_cell(code), 0)
+        return sum(len(output.get("text") or output["data"]["text/plain"]) for output in cell["outputs"])
 
 
 class ConKernelClient:
@@ -116,22 +191,22 @@ class ConKernelClient:
         finally:
             await client.astop_channels()
 
-    async def run(self) -> None:
-        assert (await self.client.reply(CODE))["content"]["status"] == "ok"
-
-    async def one_by_one(self, count: int) -> None:
-        for _ in range(count):
-            await self.run()
+    async def execute(self, code: str) -> int:
+        size = 0
+        async for message in self.client.run(code):
+            size += size_of(message)
+            assert message["msg_type"] != "execute_reply" or message["content"]["status"] == "ok"
+        return size
 
     async def at_once(self, count: int) -> None:
-        await asyncio.gather(*(self.run() for _ in range(count)))
+        await asyncio.gather(*(self.execute(NOTHING) for _ in range(count)))
 
-    async def stream(self, count: int) -> None:
-        size = 0
-        async for message in self.client.run(f"stream {count} {TEXT_SIZE}"):
-            if message["msg_type"] == "stream":
-                size += len(message["content"]["text"])
-        assert size == count * TEXT_SIZE
+    async def submit(self, code: str):
+        messages = self.client.run(code)  # sends now
+        return (message async for message in messages if size_of(message))
+
+    async def echo(self, buffer: bytes) -> int:
+        return len((await self.client.request("echo_request", buffers=[buffer]))["buffers"][0])
 
 
 class Raw:
@@ -151,7 +226,7 @@ class Raw:
         self.iopub.subscribe(b"")
         self.iopub.subscribe(b"raw")  # the kernel greets each new topic
         for socket, channel in ((self.shell, "shell"), (self.iopub, "iopub")):
-            socket.rcvtimeo = 30_000
+            socket.rcvtimeo = 60_000
             socket.connect(f"tcp://{info['ip']}:{info[f'{channel}_port']}")
 
     @classmethod
@@ -159,7 +234,7 @@ class Raw:
     async def connect(cls, info: dict[str, Any]):
         raw = cls(info)
         try:
-            while raw.receive(raw.iopub)[0]["msg_type"] != "iopub_welcome":
+            while raw.receive(raw.iopub)["msg_type"] != "iopub_welcome":
                 pass
             yield raw
         finally:
@@ -171,116 +246,112 @@ class Raw:
             mac.update(part)
         return mac.hexdigest().encode()
 
-    def execute(self, code: str) -> None:
+    def send(self, msg_type: str, content: dict[str, Any], buffers: tuple[bytes, ...] = ()) -> None:
         self.ids += 1
         header = {
             "msg_id": f"{self.session}_{self.ids}",
-            "msg_type": "execute_request",
+            "msg_type": msg_type,
             "username": "raw",
             "session": self.session,
             "date": "2025-01-01T00:00:00+00:00",
             "version": "5.4",
         }
-        content = {
-            "code": code,
-            "silent": False,
-            "store_history": True,
-            "user_expressions": {},
-            "allow_stdin": False,
-            "stop_on_error": False,
-        }
         parts = [json.dumps(part).encode() for part in (header, {}, {}, content)]
-        self.shell.send_multipart([b"<IDS|MSG>", self.sign(parts), *parts])
+        self.shell.send_multipart([b"<IDS|MSG>", self.sign(parts), *parts, *buffers])
 
-    def receive(self, socket) -> list[dict[str, Any]]:
+    def send_execute(self, code: str) -> None:
+        self.send(
+            "execute_request",
+            {
+                "code": code,
+                "silent": False,
+                "store_history": True,
+                "user_expressions": {},
+                "allow_stdin": False,
+                "stop_on_error": False,
+            },
+        )
+
+    def receive(self, socket) -> dict[str, Any]:
         frames = socket.recv_multipart()
         start = frames.index(b"<IDS|MSG>") + 1
         parts = frames[start + 1 : start + 5]
         assert self.sign(parts) == frames[start]
-        return [json.loads(part) for part in parts]
+        header, parent, metadata, content = (json.loads(part) for part in parts)
+        return {
+            "msg_type": header["msg_type"],
+            "parent_header": parent,
+            "metadata": metadata,
+            "content": content,
+            "buffers": frames[start + 5 :],
+        }
 
     def settle(self, count: int) -> int:
-        """Receive until ``count`` executions have gone idle and replied; the length of their text."""
+        """Receive until ``count`` executions have gone idle and replied; the characters of their output."""
         idle = size = 0
         while idle < count:
-            header, _, _, content = self.receive(self.iopub)
-            if header["msg_type"] == "stream":
-                size += len(content["text"])
-            elif content.get("execution_state") == "idle":
-                idle += 1
+            message = self.receive(self.iopub)
+            size += size_of(message)
+            idle += is_idle(message)
         for _ in range(count):
-            assert self.receive(self.shell)[3]["status"] == "ok"
+            assert self.receive(self.shell)["content"]["status"] == "ok"
         return size
 
-    async def one_by_one(self, count: int) -> None:
-        for _ in range(count):
-            self.execute(CODE)
-            self.settle(1)
+    async def execute(self, code: str) -> int:
+        self.send_execute(code)
+        return self.settle(1)
 
     async def at_once(self, count: int) -> None:
         for _ in range(count):
-            self.execute(CODE)
+            self.send_execute(NOTHING)
         self.settle(count)
 
-    async def stream(self, count: int) -> None:
-        self.execute(f"stream {count} {TEXT_SIZE}")
-        assert self.settle(1) == count * TEXT_SIZE
+    async def echo(self, buffer: bytes) -> int:
+        self.send("echo_request", {}, (buffer,))
+        while not is_idle(self.receive(self.iopub)):
+            pass
+        return len(self.receive(self.shell)["buffers"][0])
 
 
 @dataclass(frozen=True)
 class Client:
-    connect: Callable[[dict[str, Any]], AbstractAsyncContextManager[Any]]
+    kind: type
+    needs: str
+    """The module without which it is left out."""
     backend: str = "asyncio"
     backend_options: dict[str, Any] = field(default_factory=dict)
 
-
-BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "asyncio": ("asyncio", {}),
-    "uvloop": ("asyncio", {"use_uvloop": True}),
-    "trio": ("trio", {}),
-}
-IN_FLIGHT = 64
+    @property
+    def connect(self) -> Callable[..., AbstractAsyncContextManager[Any]]:
+        return self.kind.connect
 
 
-def anykernel_name(backend: str, max_in_flight: int = 1) -> str:
-    return f"anykernel {backend}" + (f", {max_in_flight} in flight" if max_in_flight > 1 else "")
-
+FLOOR, ASYNCIO, TRIO, CONKERNEL = "raw pyzmq", "anykernel asyncio", "anykernel trio", "conkernelclient"
 
 CLIENTS: dict[str, Client] = {
-    "raw pyzmq": Client(Raw.connect),
-    **{
-        anykernel_name(name, number): Client(partial(AnyKernel.connect, max_in_flight=number), *backend)
-        for number in (1, IN_FLIGHT)
-        for name, backend in BACKENDS.items()
-    },
-    "jupyter_client": Client(JupyterClient.connect),
-    "conkernelclient": Client(ConKernelClient.connect),
+    name: client
+    for name, client in {
+        FLOOR: Client(Raw, "zmq"),
+        ASYNCIO: Client(AnyKernel, "anykernel"),
+        "anykernel uvloop": Client(AnyKernel, "uvloop", "asyncio", {"use_uvloop": True}),
+        TRIO: Client(AnyKernel, "trio", "trio"),
+        CONKERNEL: Client(ConKernelClient, "conkernelclient"),
+        "jupyter_client async": Client(AsyncKernelClient, "jupyter_client"),
+        "jupyter_client blocking": Client(BlockingKernelClient, "jupyter_client"),
+        "nbclient": Client(NbClient, "nbclient"),
+    }.items()
+    if find_spec(client.needs)
 }
 """By the name the tables show; the first is what the others are compared with."""
 
-ONE_IN_FLIGHT = [name for name in CLIENTS if not name.endswith("in flight")]
+ANYKERNEL = [name for name, client in CLIENTS.items() if client.kind is AnyKernel]
 
 
-async def measure(client: Client, operation: str, count: int, info: dict[str, Any]) -> dict[str, float]:
-    async with client.connect(info) as connected:
-        run = getattr(connected, operation)
-        await run(count // 10 + 1)  # caches, and the memory that is asked for only once
-        watch = Stopwatch()
-        await run(count)
-        return watch.read(count)
+def clients(size: str) -> list[str]:
+    """The clients to ask; with ``"quick"``, those that most targets speak of."""
+    return [name for name in CLIENTS if size != "quick" or name in (FLOOR, ASYNCIO, CONKERNEL)]
 
 
-def main(name: str, operation: str, count: str, connection_file: str) -> None:
-    import anyio
-
-    client, info = CLIENTS[name], json.loads(Path(connection_file).read_bytes())
-    sample = anyio.run(
-        partial(measure, client, operation, int(count), info),
-        backend=client.backend,
-        backend_options=client.backend_options,
-    )
-    print_samples({operation: sample})
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def can(client: str, primitive: str) -> bool:
+    """Whether a client has a primitive."""
+    return hasattr(CLIENTS[client].kind, primitive)

@@ -1,8 +1,14 @@
 """A kernel that does nothing, as fast as it can, so that what is measured is the client.
 
-``python -m benchmarks.echo_kernel CONNECTION_FILE``. It answers every execute_request with ok; the code says what is
-published before that: ``stream N SIZE`` for N stream messages of SIZE bytes of text, ``display N`` for N displays,
-anything else for nothing. Contents are bytes made beforehand; only ids and signatures are made for each message.
+``python -m benchmarks.echo_kernel CONNECTION_FILE...``; for several files it is several processes. It answers every
+request with ok, and with the request's buffers. The code of an execute_request says what is published before that:
+
+- ``stream N SIZE``: N stream messages of SIZE bytes of text; ``display N SIZE``: N displays of that;
+- ``hold``: nothing, and the answer waits until somebody sends ``release``;
+- ``feed N SIZE``: N stream messages for the held requests, each in turn;
+- anything else: nothing.
+
+Contents are bytes made beforehand; only ids and signatures are made for each message.
 """
 
 from __future__ import annotations
@@ -10,9 +16,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import sys
+from collections import deque
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
+from threading import Thread
 
 import zmq
 
@@ -34,7 +44,8 @@ KERNEL_INFO = json.dumps(
     }
 ).encode()
 EXECUTE_REPLY = b'{"status":"ok","execution_count":%d,"user_expressions":{},"payload":[]}'
-DISPLAY = b'{"data":{"text/plain":"echo"},"metadata":{},"transient":{"display_id":"echo_%d_%d"}}'
+STREAM = b'{"name":"stdout","text":"%s"}'
+DISPLAY = b'{"data":{"text/plain":"%s"},"metadata":{},"transient":{"display_id":"echo_%d_%d"}}'
 
 _SNDMORE = int(zmq.SNDMORE)
 
@@ -65,7 +76,7 @@ class Channel:
         # The backend's own send is a third of the price of send_multipart.
         self._send = zmq.backend.Socket.send.__get__(self.socket)
 
-    def send(self, ident: bytes, msg_type: bytes, parent: bytes, content: bytes) -> None:
+    def send(self, ident: bytes, msg_type: bytes, parent: bytes, content: bytes, buffers: Sequence[bytes] = ()) -> None:
         header, send = HEADER % (next(self._ids), msg_type, DATE), self._send
         send(ident, _SNDMORE)
         send(DELIMITER, _SNDMORE)
@@ -73,6 +84,9 @@ class Channel:
         send(header, _SNDMORE)
         send(parent, _SNDMORE)
         send(b"{}", _SNDMORE)
+        for frame in buffers:
+            send(content, _SNDMORE)
+            content = frame
         send(content, 0)
 
 
@@ -87,10 +101,15 @@ class EchoKernel:
             channel = Channel(context, zmq.XPUB if name == "iopub" else zmq.ROUTER, signer, ids)
             channel.socket.bind(f"{info['transport']}://{info['ip']}{separator}{info[f'{name}_port']}")
             self.channels[name] = channel
-            self.poller.register(channel.socket, zmq.POLLIN)
+            if name == "hb":
+                # A thread of its own: some clients give a kernel up that does not answer while it is busy.
+                Thread(target=zmq.proxy, args=(channel.socket, channel.socket), daemon=True).start()
+            else:
+                self.poller.register(channel.socket, zmq.POLLIN)
         # So that a client which subscribes while the last one's subscription is not gone yet is greeted, too.
         self.channels["iopub"].socket.xpub_verbose = True
         self.executions = 0
+        self.held: deque[tuple[bytes, bytes]] = deque()  # identity and header of requests that wait for their answer
 
     def run(self) -> None:
         """Answer until a shutdown_request, or until the parent is gone."""
@@ -101,9 +120,7 @@ class EchoKernel:
             for socket, _ in events:
                 frames = socket.recv_multipart()
                 name = names[socket]
-                if name == "hb":
-                    socket.send_multipart(frames)
-                elif name == "iopub":
+                if name == "iopub":
                     self.greet(frames[0])
                 elif not self.answer(self.channels[name], frames):
                     return
@@ -116,7 +133,7 @@ class EchoKernel:
 
     def answer(self, channel: Channel, frames: list[bytes]) -> bool:
         """Answer a request; False after a shutdown_request."""
-        ident, _, _, parent, _, _, content = frames[:7]
+        ident, _, _, parent, _, _, content, *buffers = frames
         publish = self.channels["iopub"].send
         publish(b"status", b"status", parent, BUSY)
         msg_type = json.loads(parent)["msg_type"]
@@ -129,26 +146,57 @@ class EchoKernel:
                 parent,
                 b'{"code":%s,"execution_count":%d}' % (json.dumps(code).encode(), self.executions),
             )
+            if code == "hold":
+                self.held.append((ident, parent))
+                return True
             self.put_out(code, parent)
-            channel.send(ident, b"execute_reply", parent, EXECUTE_REPLY % self.executions)
-        elif msg_type == "kernel_info_request":
-            channel.send(ident, b"kernel_info_reply", parent, KERNEL_INFO)
-        else:  # interrupt_request and shutdown_request; any other is answered alike
-            channel.send(ident, msg_type.replace("_request", "_reply").encode(), parent, b'{"status":"ok"}')
+            self.settle(channel, ident, parent)
+            return True
+        content = KERNEL_INFO if msg_type == "kernel_info_request" else b'{"status":"ok"}'
+        channel.send(ident, msg_type.replace("_request", "_reply").encode(), parent, content, buffers)
         publish(b"status", b"status", parent, IDLE)
         return msg_type != "shutdown_request"
+
+    def settle(self, channel: Channel, ident: bytes, parent: bytes) -> None:
+        channel.send(ident, b"execute_reply", parent, EXECUTE_REPLY % self.executions)
+        self.channels["iopub"].send(b"status", b"status", parent, IDLE)
 
     def put_out(self, code: str, parent: bytes) -> None:
         publish = self.channels["iopub"].send
         match code.split():
             case ["stream", number, size]:
-                content = b'{"name":"stdout","text":"%s"}' % (b"x" * int(size))
+                content = STREAM % (b"x" * int(size))
                 for _ in range(int(number)):
                     publish(b"stream", b"stream", parent, content)
-            case ["display", number]:
+            case ["display", number, size]:
+                text = b"x" * int(size)
                 for index in range(int(number)):
-                    publish(b"display_data", b"display_data", parent, DISPLAY % (self.executions, index))
+                    publish(b"display_data", b"display_data", parent, DISPLAY % (text, self.executions, index))
+            case ["feed", number, size]:
+                content = STREAM % (b"x" * int(size))
+                for _ in range(int(number)):
+                    publish(b"stream", b"stream", self.held[0][1], content)
+                    self.held.rotate(-1)
+            case ["release"]:
+                while self.held:
+                    self.settle(self.channels["shell"], *self.held.popleft())
+
+
+def main(connection_files: list[str]) -> None:
+    # All but the last are children of this process, and end with it.
+    children: list[int] = []
+    for connection_file in connection_files[:-1]:
+        if not (pid := os.fork()):
+            EchoKernel(connection_file).run()
+            return
+        children.append(pid)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    try:
+        EchoKernel(connection_files[-1]).run()
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGTERM)
 
 
 if __name__ == "__main__":
-    EchoKernel(sys.argv[1]).run()
+    main(sys.argv[1:])

@@ -1,38 +1,33 @@
-"""Measuring: each measurement is a process of its own, which prints what it cost; rounds alternate; medians count.
+"""Measuring: each job is a process of its own, which prints what it cost; rounds alternate; medians count.
 
-A measurement's process prints one line, ``{"part": {"cpu": seconds, "wall": seconds}, ...}``, by `print_samples`. The
-CPU time is that process's only: kernels are other processes. This module imports nothing that is measured.
+A question's module has ``tables(size)``: its tables, for the sizes ``"quick"`` (shows that everything works),
+``"default"`` and ``"full"`` (what the targets speak of). A row of a table is a `Job`, a process that prints one line of
+JSON, ``{part: {column: value}}``. Its CPU time is that process's only: kernels are other processes. This module
+imports nothing that is measured.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from .kernels import Kernels
+
 ROOT = Path(__file__).resolve().parent.parent
-KERNELS = {
-    "echo": [sys.executable, "-m", "benchmarks.echo_kernel", "{connection_file}"],
-    "ipykernel": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"],
-}
-PACKAGES = (
-    *("anykernel-client", "anyio", "trio", "uvloop", "pyzmq", "msgspec"),
-    *("jupyter_client", "conkernelclient", "jupywire", "ipykernel"),
-)
-# Seconds that one measurement may take.
-TIMEOUT = 180
+# Seconds that one job may take.
+TIMEOUT = 600
+
+Sample = dict[str, float]
+"""Column to value: seconds, bytes or a number."""
 
 
 class Stopwatch:
@@ -41,167 +36,171 @@ class Stopwatch:
     def __init__(self) -> None:
         self._cpu, self._wall = time.process_time(), time.perf_counter()
 
-    def read(self, count: int = 1) -> dict[str, float]:
+    def read(self, count: int = 1) -> Sample:
         """Seconds for each of ``count`` operations."""
-        return {
-            "cpu": (time.process_time() - self._cpu) / count,
-            "wall": (time.perf_counter() - self._wall) / count,
-        }
+        wall, cpu = time.perf_counter(), time.process_time()
+        return {"cpu": (cpu - self._cpu) / count, "wall": (wall - self._wall) / count}
 
 
-def print_samples(samples: dict[str, dict[str, float]]) -> None:
+def print_samples(samples: dict[str, Sample]) -> None:
     print(json.dumps(samples))
 
 
+class JobError(Exception):
+    """Raised when a job's process fails, with what it wrote to its stderr."""
+
+
 @dataclass(frozen=True)
-class Measurement:
-    """What one process measures, and where it stands in the tables.
+class Job:
+    """A process that measures.
 
     Args:
-        client: the row.
-        workloads: for each part that the process prints, the title of its table.
-        argv: arguments for Python, with ``{connection_file}`` where it needs a running kernel; empty where the client
-            cannot do this.
-        kernel: which of `KERNELS` runs meanwhile.
+        argv: arguments for Python, with ``{connection_files}`` where it needs running kernels, and ``{now}`` where
+            it needs the time (`time.monotonic`) at which it was started.
+        kernel: which of `benchmarks.kernels` it needs; None for none.
+        kernels: how many of them.
+        rounds: in how many rounds it runs at most.
     """
 
-    client: str
-    workloads: dict[str, str]
-    argv: Sequence[str] = ()
-    kernel: str = "echo"
+    argv: tuple[str, ...]
+    kernel: str | None = "echo"
+    kernels: int = 1
+    rounds: int = sys.maxsize
 
-    def run(self, kernels: Kernels) -> dict[str, dict[str, float]]:
-        argv = [arg.format(connection_file=kernels[self.kernel]) if "{" in arg else arg for arg in self.argv]
+    def run(self, kernels: Kernels) -> dict[str, Sample]:
+        files = kernels.connection_files(self.kernel, self.kernels) if self.kernel else ""
+        argv = [arg.replace("{connection_files}", files) for arg in self.argv]
+        # What is measured is compiled, whatever is usual here.
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         process = subprocess.run(
-            [sys.executable, *argv], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False
-        )
+            [sys.executable, *(arg.replace("{now}", str(time.monotonic())) for arg in argv)],
+            cwd=ROOT, env=env, capture_output=True, text=True, timeout=TIMEOUT, check=False,
+        )  # fmt: skip
         if process.returncode != 0:
-            raise SystemExit(f"{self.client} failed in {', '.join(self.workloads)}:\n{process.stderr}")
-        samples = json.loads(process.stdout.splitlines()[-1])
-        return {title: samples[part] for part, title in self.workloads.items()}
+            raise JobError(f"failed: {' '.join(self.argv)}\n{process.stderr}")
+        return json.loads(process.stdout.splitlines()[-1])
 
 
-class Kernels:
-    """The kernels of one round: each started when the first client asks, and shared by all."""
+def operation(
+    function: Callable[..., Any],
+    client: str,
+    *,
+    kernel: str = "echo",
+    kernels: int = 1,
+    options: dict[str, Any] | None = None,
+    **numbers: int,
+) -> Job:
+    """A job that calls an async function of a question's module with a connected client (or several) and numbers.
 
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._files: dict[str, str] = {}
-
-    def __getitem__(self, name: str) -> str:
-        if name not in self._files:
-            self._files[name] = self._stack.enter_context(running_kernel(KERNELS[name]))
-        return self._files[name]
-
-
-@contextmanager
-def running_kernel(argv: Sequence[str]) -> Iterator[str]:
-    """Run a kernel for the length of a block; gives its connection file. It may not be ready yet."""
-    from jupyter_client.connect import write_connection_file
-
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
-        connection_file, _ = write_connection_file(
-            f"{directory}/kernel.json", ip="127.0.0.1", key=os.urandom(16).hex().encode()
-        )
-        # With JPY_PARENT_PID, ipykernel ends when this process does, whatever ends it; the echo kernel looks itself.
-        process = subprocess.Popen(
-            [arg.format(connection_file=connection_file) for arg in argv],
-            cwd=ROOT,
-            env={**os.environ, "JPY_PARENT_PID": str(os.getpid()), "IPYTHONDIR": directory},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            yield connection_file
-        finally:
-            process.terminate()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-Samples = dict[str, dict[str, list[dict[str, float]]]]
-"""Title of the table, row, then one sample for each round."""
-
-
-def run(measurements: Sequence[Measurement], rounds: int) -> Samples:
-    """Run all measurements ``rounds`` times, every other time backwards; prints dots."""
-    samples: Samples = {}
-    for measurement in measurements:
-        for title in measurement.workloads.values():
-            samples.setdefault(title, {})[measurement.client] = []
-    for number in range(rounds):
-        with ExitStack() as stack:
-            kernels = Kernels(stack)
-            for measurement in measurements if number % 2 == 0 else reversed(measurements):
-                if measurement.argv:
-                    for title, sample in measurement.run(kernels).items():
-                        samples[title][measurement.client].append(sample)
-                    print(".", end="", file=sys.stderr, flush=True)
-        print(f" round {number + 1} of {rounds}", file=sys.stderr)
-    return samples
-
-
-def environment() -> dict[str, Any]:
-    """Machine and versions."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": f"{_processor()}, {os.cpu_count()} CPUs, {platform.platform()}",
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "versions": versions,
+    The function returns the sample. ``options`` are for the client's ``connect``.
+    """
+    what = {
+        "module": function.__module__,
+        "function": function.__name__,
+        "client": client,
+        "options": options or {},
+        "numbers": numbers,
     }
+    return Job(("-m", "benchmarks.operation", json.dumps(what), "{connection_files}"), kernel, kernels)
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+@dataclass(frozen=True)
+class Target:
+    """What a row's value is to be at most: ``limit`` times that of ``base``, or that and ``limit``, or ``limit``.
+
+    Args:
+        row: whose value.
+        limit: a ratio; with ``over`` the seconds that may be added; without ``base`` the value itself.
+        base: the row it is compared with.
+        column: which value.
+        over: compare by difference, not by ratio.
+    """
+
+    row: str
+    limit: float
+    base: str | None = None
+    column: str = "cpu"
+    over: bool = False
+
+    def value(self, medians: dict[str, Sample]) -> float | None:
+        """What is to be compared with the limit; None where it was not measured."""
+        if self.row not in medians or (self.base is not None and self.base not in medians):
+            return None
+        value = medians[self.row][self.column]
+        if self.base is None:
+            return value
+        base = medians[self.base][self.column]
+        return value - base if self.over else value / base
+
+    def __str__(self) -> str:
+        compared = "" if self.base is None else f" over {self.base}" if self.over else f" of {self.base}"
+        return f"{self.row}: {self.column} at most {self.show(self.limit)}{compared}"
+
+    def show(self, value: float) -> str:
+        if self.base is not None and not self.over:
+            return f"{value:.2f}"
+        return f"{value * 1e3:.0f} ms" if self.column in ("cpu", "wall") else f"{value:g}"
 
 
-def summary(samples: Samples) -> dict[str, dict[str, dict[str, Any]]]:
-    """Medians and, for each table, ratios to its first row."""
-    tables: dict[str, dict[str, dict[str, Any]]] = {}
-    for title, rows in samples.items():
-        table = tables[title] = {}
-        base: dict[str, float] = {}
-        for client, row in rows.items():
-            if not row:
-                table[client] = {}
-                continue
-            medians = {kind: median(sample[kind] for sample in row) for kind in ("cpu", "wall")}
-            base = base or medians
-            table[client] = {
-                kind: {"median": value, "ratio": value / base[kind], "samples": [sample[kind] for sample in row]}
-                for kind, value in medians.items()
-            }
-    return tables
+@dataclass(frozen=True)
+class Table:
+    """The answer to a question: one row for each client (or number), the first being what the others are relative to.
+
+    Args:
+        title: with the numbers in it.
+        rows: None where the client cannot do this.
+        part: which of the parts that the jobs print.
+        columns: of the parts' samples.
+        targets: what is to be met.
+        chart: the name of its group in the chart; empty if it has none.
+    """
+
+    title: str
+    rows: dict[str, Job | None]
+    part: str = "operation"
+    columns: tuple[str, ...] = ("cpu", "wall")
+    targets: tuple[Target, ...] = ()
+    chart: str = ""
+    samples: dict[str, list[Sample]] = field(default_factory=dict, compare=False)
+    """Row to one sample for each round."""
+
+    @property
+    def medians(self) -> dict[str, Sample]:
+        return {
+            row: {column: median(sample[column] for sample in samples) for column in self.columns}
+            for row, samples in self.samples.items()
+        }
 
 
-def report(tables: dict[str, dict[str, dict[str, Any]]], where: dict[str, Any]) -> str:
-    """The tables as text."""
-    lines = [
-        where["machine"] + f", load {where['load']:.1f}",
-        f"Python {where['python']}, " + ", ".join(f"{name} {number}" for name, number in where["versions"].items()),
-    ]
-    for title, table in tables.items():
-        first = next(row for row in table.values() if row)
-        scale, unit = (1e6, "us") if first["wall"]["median"] < 0.01 else (1e3, "ms")
-        lines += ["", f"{title:<52}{f'CPU {unit}':>9}{'ratio':>8}{f'wall {unit}':>11}{'ratio':>8}"]
-        for client, row in table.items():
-            cells = (
-                f"{row[kind]['median'] * scale:{width}.{1 if unit == 'us' else 0}f}{row[kind]['ratio']:8.2f}"
-                for kind, width in (("cpu", 9), ("wall", 11))
-            ) if row else [f"{'cannot':>9}"]  # fmt: skip
-            lines.append(f"  {client:<50}{''.join(cells)}")
-    return "\n".join(lines)
+def run(tables: Sequence[Table], rounds: int) -> bool:
+    """Run the tables' jobs ``rounds`` times, every other time backwards, into their ``samples``; prints dots.
+
+    What fails is printed, and the others go on; Ctrl-C ends it, with what there is. Whether all was well.
+    """
+    well = True
+    jobs = list(dict.fromkeys(job for table in tables for job in table.rows.values() if job is not None))
+    for number in range(rounds):
+        results: dict[Job, dict[str, Sample]] = {}
+        interrupted = False
+        try:
+            with ExitStack() as stack:
+                kernels = Kernels(stack)
+                for job in jobs if number % 2 == 0 else reversed(jobs):
+                    if number >= job.rounds:
+                        continue
+                    try:
+                        results[job] = job.run(kernels)
+                        print(".", end="", file=sys.stderr, flush=True)
+                    except (JobError, subprocess.TimeoutExpired) as exc:
+                        well = False
+                        print(exc, file=sys.stderr)
+        except KeyboardInterrupt:
+            interrupted = True
+        for table in tables:
+            for row, job in table.rows.items():
+                if job in results:
+                    table.samples.setdefault(row, []).append(results[job][table.part])
+        print(f" round {number + 1} of {rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+        if interrupted:
+            return False
+    return well

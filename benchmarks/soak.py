@@ -22,8 +22,8 @@ import psutil
 
 from anykernel import Kernel, open_kernel
 
-from .clients import BACKENDS
-from .harness import KERNELS, ROOT
+from .clients import ANYKERNEL, CLIENTS
+from .kernels import KERNELS, ROOT
 
 # What may be added between the end of the warm-up and the end of a phase. Threads are those of the event loops'
 # pools, which come and go.
@@ -121,17 +121,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--cycles", type=int, default=200, metavar="N")
     parser.add_argument("--executes", type=int, default=20_000, metavar="N")
     parser.add_argument("--kernel", choices=tuple(KERNELS), default="echo", help="for the cycles (default: echo)")
-    parser.add_argument("--backend", choices=tuple(BACKENDS), default="asyncio")
+    backends = {name.removeprefix("anykernel "): CLIENTS[name] for name in ANYKERNEL}
+    parser.add_argument("--backend", choices=tuple(backends), default="asyncio")
     parser.add_argument("--quick", action="store_true", help="10 cycles, 1,000 executes")
     options = parser.parse_args(arguments)
     cycles, executes = (10, 1_000) if options.quick else (options.cycles, options.executes)
-    backend, backend_options = BACKENDS[options.backend]
+    client = backends[options.backend]
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
         os.environ["IPYTHONDIR"] = directory
         samples = anyio.run(
             partial(soak, cycles, executes, kernel=options.kernel, report=partial(print, flush=True)),
-            backend=backend,
-            backend_options=backend_options,
+            backend=client.backend,
+            backend_options=client.backend_options,
         )
     found = growth(samples)
     for line in found:

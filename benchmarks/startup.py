@@ -1,134 +1,65 @@
 """How long from nothing to the first result, with a real ipykernel, and out again? And what does the import cost?
 
-``python -m benchmarks.startup open CLIENT`` starts a kernel twice in one process: the first time pays for the imports,
-the second is what every later kernel costs. ``python -m benchmarks.startup import MODULE`` compares a fresh Python
-that imports a module with one that does not.
+"Nothing" is the moment before the client's Python is started. The same process then starts another kernel, which is
+what every later one costs. The floor is a Python that is itself the kernel: imports ipykernel and initializes it.
+
+``python -m benchmarks.startup MODULE`` compares a fresh Python that imports a module with one that does not.
 """
 
 from __future__ import annotations
 
-import asyncio
 import resource
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from statistics import median
 
-from .harness import Measurement, Stopwatch, print_samples
+from .clients import ANYKERNEL, ASYNCIO, CONKERNEL, clients
+from .harness import Job, Sample, Table, Target, print_samples
+from .opening import FLOOR, OTHERS
 
-MODULES = ("zmq", "anykernel", "jupyter_client", "conkernelclient")
-PARTS = {
-    "first": "imports, kernel and first result",
-    "leave_first": "leaving the first block",
-    "second": "another kernel and its first result",
-    "leave_second": "leaving the second block",
-}
+MODULES = ("zmq", "msgspec", "anyio", "anykernel", "jupyter_client", "conkernelclient", "nbclient")
+REPEATS = 5
 
 
-@asynccontextmanager
-async def open_anykernel():
-    from anykernel import open_kernel
-
-    async with open_kernel("python3") as kernel:
-        assert (await kernel.execute("6 * 7")).text == "42"
-        yield
-
-
-@asynccontextmanager
-async def open_jupyter_client():
-    from jupyter_client.manager import start_new_async_kernel
-
-    manager, client = await start_new_async_kernel(kernel_name="python3")
-    try:
-        msg_id = client.execute("6 * 7")
-        text = ""
-        while True:
-            message = await client.get_iopub_msg()
-            if message["parent_header"].get("msg_id") != msg_id:
-                continue
-            if message["msg_type"] == "execute_result":
-                text = message["content"]["data"]["text/plain"]
-            elif message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
-                break
-        await client.get_shell_msg()
-        assert text == "42"
-        yield
-    finally:
-        client.stop_channels()
-        await manager.shutdown_kernel()
-
-
-@asynccontextmanager
-async def open_conkernelclient():
-    from conkernelclient import run_kernel
-
-    async with run_kernel("python3") as (_, client):
-        [output] = await client.exec_outs("6 * 7")
-        assert "".join(output["data"]["text/plain"]) == "42"
-        yield
-
-
-CLIENTS = {
-    "anykernel asyncio": (open_anykernel, "asyncio"),
-    "anykernel uvloop": (open_anykernel, "uvloop"),
-    "anykernel trio": (open_anykernel, "trio"),
-    "jupyter_client": (open_jupyter_client, "asyncio"),
-    "conkernelclient (kills its kernel at the end)": (open_conkernelclient, "asyncio"),
-}
-
-
-def measurements(*, quick: bool) -> list[Measurement]:
-    clients, modules = ("anykernel asyncio",) if quick else tuple(CLIENTS), ("zmq", "anykernel") if quick else MODULES
+def tables(size: str) -> list[Table]:
+    names = [FLOOR, *(name for name in clients(size) if name in (*ANYKERNEL, *OTHERS))]
+    jobs = {name: Job(("-m", "benchmarks.opening", name, "{now}"), kernel=None) for name in names}
+    opened = {name: job for name, job in jobs.items() if name != FLOOR}
+    modules = [name for name in MODULES if find_spec(name)] if size != "quick" else ["anykernel"]
     return [
-        *(Measurement(name, PARTS, ["-m", "benchmarks.startup", "open", name]) for name in clients),
-        *(
-            Measurement(
-                f"import {name}", {"import": "import, over bare Python"}, ["-m", "benchmarks.startup", "import", name]
-            )
-            for name in modules
+        Table(
+            "ipykernel, from nothing to the first result",
+            jobs,
+            part="first",
+            targets=(Target(ASYNCIO, 1.05, CONKERNEL, "wall"), Target(ASYNCIO, 0.15, FLOOR, "wall", over=True)),
+        ),
+        Table("ipykernel, leaving the block", opened, part="leave", targets=(Target(ASYNCIO, 0.15, column="wall"),)),
+        Table("ipykernel, another one and its first result", opened, part="second"),
+        Table(
+            "import, over bare Python",
+            {name: Job(("-m", "benchmarks.startup", name), kernel=None) for name in modules},
+            part="import",
+            targets=(Target("anykernel", 0.060, column="wall"),),
         ),
     ]
 
 
-def measure_open(name: str) -> None:
-    open_client, loop = CLIENTS[name]
-    samples = {}
-    watch = Stopwatch()
-
-    async def main() -> None:
-        nonlocal watch
-        for part in ("first", "second"):
-            async with open_client():
-                samples[part] = watch.read()
-                watch = Stopwatch()
-            samples[f"leave_{part}"] = watch.read()
-            watch = Stopwatch()
-
-    if loop == "trio":
-        import trio
-
-        trio.run(main)
-    elif loop == "uvloop":
-        import uvloop
-
-        uvloop.run(main())
-    else:
-        asyncio.run(main())
-    print_samples(samples)
-
-
-def measure_import(module: str) -> None:
-    _child_cost("pass")  # so that Python itself is in the page cache
-    bare, full = _child_cost("pass"), _child_cost(f"import {module}")
-    print_samples({"import": {kind: full[kind] - bare[kind] for kind in full}})
-
-
-def _child_cost(code: str) -> dict[str, float]:
+def _cost(code: str) -> Sample:
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True)
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, "wall": wall}
 
 
+def main(module: str) -> None:
+    _cost(f"import {module}")  # so that all is compiled, and in the page cache
+    pairs = [(_cost(f"import {module}"), _cost("pass")) for _ in range(REPEATS)]
+    print_samples(
+        {"import": {column: median(full[column] - bare[column] for full, bare in pairs) for column in pairs[0][0]}}
+    )
+
+
 if __name__ == "__main__":
-    {"open": measure_open, "import": measure_import}[sys.argv[1]](sys.argv[2])
+    main(*sys.argv[1:])

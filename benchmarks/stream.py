@@ -1,17 +1,31 @@
-"""What does a message of output cost: one execution that prints 50,000 times 100 bytes?"""
+"""What does a message of output cost: one execution that prints many times 100 bytes?"""
 
 from __future__ import annotations
 
-from .clients import ONE_IN_FLIGHT, TEXT_SIZE
-from .harness import Measurement
+from .clients import ASYNCIO, CONKERNEL, FLOOR, TRIO, clients
+from .harness import Sample, Stopwatch, Table, Target, operation
+
+COUNTS = {"quick": 200, "default": 10_000, "full": 50_000}
+SIZE = 100
 
 
-def measurements(*, quick: bool) -> list[Measurement]:
-    count = 2_000 if quick else 50_000
-    title = f"stream, {count:,} messages of {TEXT_SIZE} bytes"
+async def stream(client, *, count: int, size: int) -> Sample:
+    watch = Stopwatch()
+    assert await client.execute(f"stream {count} {size}") == count * size
+    return watch.read(count)
+
+
+def tables(size: str) -> list[Table]:
+    count = COUNTS[size]
     return [
-        Measurement(
-            name, {"stream": title}, ["-m", "benchmarks.clients", name, "stream", str(count), "{connection_file}"]
+        Table(
+            f"{count:,} stream messages of {SIZE} bytes",
+            {name: operation(stream, name, count=count, size=SIZE) for name in clients(size)},
+            targets=(
+                Target(ASYNCIO, 0.20, CONKERNEL),
+                Target(ASYNCIO, 1.25, FLOOR),
+                Target(TRIO, 1.25, ASYNCIO),
+            ),
+            chart="stream message\nof 100 bytes",
         )
-        for name in ONE_IN_FLIGHT
     ]

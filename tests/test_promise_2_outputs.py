@@ -121,6 +121,12 @@ async def test_lone_surrogates_and_nan_neither_hang_nor_lose_what_follows():
         assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
 
 
+async def test_a_consumer_that_keeps_up_loses_no_large_output():
+    code = "for i in range(60): display({'text/plain': f'{i}' + 'x' * 2**20}, raw=True)"
+    async with open_kernel(output_limit=16 * 2**20) as kernel, kernel.stream(code) as execution:
+        assert [int(output.data["text/plain"].rstrip("x")) async for output in execution] == list(range(60))
+
+
 async def test_a_slow_consumer_holds_nobody_up():
     async with open_kernel() as kernel, kernel.stream("for i in range(1000): print(i)") as slow:
         async for _ in slow:
