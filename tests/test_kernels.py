@@ -105,6 +105,14 @@ async def test_the_main_job_works_on_every_kernel(case):
                 await kernel.restart()
                 assert kernel.pid != pid
             assert (await kernel.execute(case.code["print"])).text.strip() == "out"
+        if case.code is PYTHON and kernel.supports_subshells:
+            async with kernel.subshell() as subshell:
+                await subshell.push(pushed=[1, b"2"])
+                assert await subshell.pull("pushed") == [1, b"2"]
+                with pytest.raises(ExecutionTimeoutError) as caught:
+                    await subshell.execute(case.code["busy"], timeout=0.5)
+                assert caught.value.settled
+                assert await subshell.call("len", (1, 2)) == 2
         if case.code is not PYTHON:
             with pytest.raises(UnsupportedError):
                 await kernel.evaluate("x")

@@ -250,7 +250,9 @@ async def test_two_clients_of_one_kernel_get_what_is_theirs(tmp_path):
 
 async def test_connecting_to_a_busy_kernel_does_not_wait_for_its_cell():
     async with open_kernel() as kernel:
-        execution = await kernel.submit("import time; time.sleep(60)")
+        execution = await kernel.submit("import time; print('runs', flush=True); time.sleep(60)")
+        async for _ in execution:
+            break  # an interrupt before would be lost
         with anyio.fail_after(10):
             async with connect_kernel(kernel.connection) as other:
                 assert other.info.implementation == "ipython"
