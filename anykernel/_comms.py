@@ -25,7 +25,7 @@ import anyio.lowlevel
 from ._exceptions import AnyKernelError, ArgumentError, CommClosedError, ConnectionClosedError, UnsupportedError
 from ._messages import Message
 from ._queue import MESSAGE_OVERHEAD, ByteBoundedStream
-from ._router import Ending, Request, Router, _is_idle
+from ._router import Ending, Request, Router, is_idle
 
 __all__ = ["Comm", "Comms"]
 
@@ -195,7 +195,7 @@ class _Opening(Request):
         self._check()
 
     def on_iopub(self, message: Message) -> None:
-        if not _is_idle(message):
+        if not is_idle(message):
             return
         if self.header["msg_type"] == "comm_info_request":
             self._idle = True

@@ -61,11 +61,8 @@ async def resolve_kernel(kernel: str | Sequence[str] | KernelSpec) -> LaunchSpec
         KernelSpecError: there is no such kernelspec, or no ``{connection_file}`` in its command.
     """
     if isinstance(kernel, str):
-        if (installed := await anyio.to_thread.run_sync(_read_kernelspec, kernel)) is not None:
-            return _from_kernelspec(kernel, installed)
-        # Importing jupyter_client takes about 140 ms: in a thread, so that other tasks go on, and only here.
-        spec = await anyio.to_thread.run_sync(_find_kernelspec, kernel)
-        return _from_kernelspec(kernel, spec)
+        # In a thread, so that other tasks go on.
+        return _from_kernelspec(kernel, await anyio.to_thread.run_sync(_find_kernelspec, kernel))
     if isinstance(kernel, Sequence):
         if not all(isinstance(arg, str) for arg in kernel):
             raise KernelSpecError(f"a kernel's command must be a list of strings, not {kernel!r}")
@@ -98,7 +95,7 @@ def _read_kernelspec(name: str) -> _Installed | None:
             found = msgspec.json.decode((resource_dir / "kernel.json").read_bytes(), type=_Installed)
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, msgspec.MsgspecError):
+        except (OSError, ValueError):
             return None
         if "kernel_provisioner" in found.metadata:
             return None
@@ -107,7 +104,10 @@ def _read_kernelspec(name: str) -> _Installed | None:
     return None
 
 
-def _find_kernelspec(name: str) -> KernelSpec:
+def _find_kernelspec(name: str) -> KernelSpec | _Installed:
+    if (found := _read_kernelspec(name)) is not None:
+        return found
+    # Importing jupyter_client takes about 140 ms: only where it is needed.
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel  # noqa: PLC0415
     from traitlets import TraitError  # noqa: PLC0415
 

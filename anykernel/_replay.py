@@ -168,7 +168,7 @@ class _ReplayTransport:
             with anyio.move_on_after(patience):
                 await self._wake.wait()
                 continue
-            script = min(self._waiting(strict=False), key=lambda script: script.steps[0].place)
+            script = min(self._waiting(), key=lambda script: script.steps[0].place)
             script.steps.popleft()
 
     def _next_step(self) -> Step | None:
@@ -184,11 +184,12 @@ class _ReplayTransport:
         self._playing = [script for script in self._playing if script.steps]
         if first is not None:
             return first.steps.popleft()
-        waiting = self._waiting(strict=False)
+        waiting = self._waiting()
         return waiting[0].steps[0] if waiting else None
 
-    def _waiting(self, *, strict: bool) -> list[Script]:
-        return [s for s in self._playing if s.steps and s.steps[0].line is None and s.steps[0].strict is strict]
+    def _waiting(self) -> list[Script]:
+        """What waits for something that may be given up."""
+        return [s for s in self._playing if s.steps and s.steps[0].line is None and not s.steps[0].strict]
 
     def _message(self, line: Line) -> Message:
         """What the kernel says, with the ids that the client uses now."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ._dispatcher import Dispatcher
     from ._result import Result
 
-__all__ = ["Ending", "Fence", "Reply", "Request", "Router", "closed_ending"]
+__all__ = ["Ending", "Fence", "Reply", "Request", "Router", "closed_ending", "is_idle"]
 
 logger = logging.getLogger("anykernel")
 
@@ -48,6 +48,7 @@ Ending = Callable[["Result | None"], AnyKernelError]
 
 
 def closed_ending(reason: str) -> Ending:
+    """The end of what the client itself has closed."""
     return lambda result: ConnectionClosedError(reason, result=result)
 
 
@@ -81,7 +82,8 @@ _REPEATABLE = frozenset(
 )
 
 
-def _is_idle(message: Message) -> bool:
+def is_idle(message: Message) -> bool:
+    """Whether the kernel says with this that it is done with a request."""
     return message.msg_type == "status" and message.content.get("execution_state") == "idle"
 
 
@@ -116,7 +118,7 @@ class Reply(Request):
         self._done.set()
 
     def on_iopub(self, message: Message) -> None:
-        if _is_idle(message):
+        if is_idle(message):
             self.router.half_done(self)
 
     def on_grace_over(self) -> None:
@@ -165,7 +167,7 @@ class Fence(Request):
 
     def on_iopub(self, message: Message) -> None:
         # An interrupt that hits it leaves it without a reply.
-        if _is_idle(message):
+        if is_idle(message):
             self.on_reply(message)
 
     def on_end(self, ending: Ending) -> None:  # noqa: ARG002

@@ -133,6 +133,11 @@ class _Socket:
         loop = asyncio._get_running_loop() if asyncio is not None else None
         if loop is not None:
             await self._read_by_callback(loop)
+        else:
+            await self._read_by_waiting()
+
+    async def _read_by_waiting(self) -> None:
+        """Receive until cancelled, on any event loop."""
         # What it raises in the waiting costs nothing until it is needed; a cancel scope for each wait took 8 us.
         self._wake = functools.partial(anyio.notify_closing, self._fd)
         while True:
