@@ -20,7 +20,7 @@ from anykernel import (
 )
 
 from .scripted import scripted_kernel
-from .test_kernels import CASES
+from .test_kernels import installed
 
 TARGETS = """
 from comm import create_comm, get_comm_manager
@@ -193,10 +193,7 @@ async def test_a_widget_is_followed_and_changed_by_the_client_that_owns_it():
 # bash_kernel has none, as the scripted kernel below that does not list them.
 @pytest.mark.parametrize("name", ["ipykernel 6", "xeus-python", "async-kernel"])
 async def test_other_kernels_have_comms_or_say_that_they_have_none(name):
-    case = CASES[name]
-    if not case.installed:
-        pytest.skip(f"{name} is not installed")
-    async with case.open() as kernel:
+    async with installed(name).open() as kernel:
         with pytest.raises(UnsupportedError):
             async with kernel.open_comm("unknown"):
                 pytest.fail("the kernel did not take it")

@@ -61,12 +61,17 @@ CASES = {
 }
 
 
+def installed(name):
+    """A case, or the test is skipped."""
+    case = CASES[name]
+    if not case.installed:
+        pytest.skip(f"{name} is not installed")
+    return case
+
+
 @pytest.fixture(params=list(CASES))
 def case(request):
-    case = CASES[request.param]
-    if not case.installed:
-        pytest.skip(f"{request.param} is not installed")
-    return case
+    return installed(request.param)
 
 
 async def test_the_main_job_works_on_every_kernel(case):

@@ -29,7 +29,7 @@ from anykernel import (
     replay_kernel,
 )
 from anykernel import _record as record_module
-from tests.test_kernels import CASES
+from tests.test_kernels import installed
 
 PASSWORD = "correct horse battery"
 LATE = """
@@ -298,9 +298,7 @@ def test_a_client_that_is_killed_leaves_a_recording(tmp_path):
 
 @pytest.mark.parametrize("name", ["xeus-python", "bash_kernel", "async-kernel"])
 def test_other_kernels_are_replayed(name, tmp_path):
-    case = CASES[name]
-    if not case.installed:
-        pytest.skip("not installed")
+    case = installed(name)
     path = tmp_path / "other.jsonl"
 
     async def use(kernel):

@@ -25,9 +25,9 @@ from anykernel import (
 from anykernel._values import encode
 
 from .scripted import INFO, scripted_kernel
-from .test_kernels import CASES, PYTHON
+from .test_kernels import CASES, PYTHON, installed
 
-PYTHONS = {name: case for name, case in CASES.items() if case.code is PYTHON}
+PYTHONS = [name for name, case in CASES.items() if case.code is PYTHON]
 
 FUNCTIONS = """
 import asyncio, os, time
@@ -50,12 +50,9 @@ async def wait():
 """
 
 
-@pytest.fixture(params=list(PYTHONS))
+@pytest.fixture(params=PYTHONS)
 def case(request):
-    case = PYTHONS[request.param]
-    if not case.installed:
-        pytest.skip(f"{request.param} is not installed")
-    return case
+    return installed(request.param)
 
 
 async def test_variables_travel_to_every_python_kernel_and_back(case):
