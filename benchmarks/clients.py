@@ -70,8 +70,8 @@ class AnyKernel:
         return len(reply.buffers[0])
 
 
-class AsyncKernelClient:
-    """jupyter_client's. It gives replies to whoever asks first, so it can only do one thing at a time."""
+class _JupyterClient:
+    """What jupyter_client's have in common: they give replies to whoever asks first, so they do one thing at a time."""
 
     def __init__(self, client) -> None:
         self.client = client
@@ -79,21 +79,20 @@ class AsyncKernelClient:
     @classmethod
     @asynccontextmanager
     async def connect(cls, info: dict[str, Any]):
-        from jupyter_client.asynchronous import AsyncKernelClient
-
-        client = AsyncKernelClient()
+        connected = cls(cls.make())
+        client = connected.client
         client.load_connection_info(info)
         client.start_channels()
         try:
-            await client.wait_for_ready(timeout=60)
-            yield cls(client)
+            await connected.ready()
+            yield connected
         finally:
             client.stop_channels()
 
     async def execute(self, code: str) -> int:
         msg_id, size = self.client.execute(code), 0
         while True:
-            message = await self.client.get_iopub_msg()
+            message = await self.next_on_iopub()
             if message["parent_header"].get("msg_id") == msg_id:
                 size += size_of(message)
                 if is_idle(message):
@@ -102,6 +101,26 @@ class AsyncKernelClient:
         assert reply["content"]["status"] == "ok"
         return size
 
+    async def _reply(self, msg_id: str) -> dict[str, Any]:
+        while (reply := await self.next_on_shell())["parent_header"].get("msg_id") != msg_id:
+            pass
+        return reply
+
+
+class AsyncKernelClient(_JupyterClient):
+    def __init__(self, client) -> None:
+        super().__init__(client)
+        self.next_on_iopub, self.next_on_shell = client.get_iopub_msg, client.get_shell_msg
+
+    @staticmethod
+    def make():
+        from jupyter_client.asynchronous import AsyncKernelClient
+
+        return AsyncKernelClient()
+
+    async def ready(self) -> None:
+        await self.client.wait_for_ready(timeout=60)
+
     async def echo(self, buffer: bytes) -> int:
         session, channel = self.client.session, self.client.shell_channel
         message = session.msg("echo_request", {})
@@ -109,44 +128,24 @@ class AsyncKernelClient:
         reply = await self._reply(message["header"]["msg_id"])
         return len(reply["buffers"][0])
 
-    async def _reply(self, msg_id: str) -> dict[str, Any]:
-        while (reply := await self.client.get_shell_msg())["parent_header"].get("msg_id") != msg_id:
-            pass
-        return reply
 
+class BlockingKernelClient(_JupyterClient):
+    """Without an event loop of the caller's: it awaits nothing, the calls below block."""
 
-class BlockingKernelClient:
-    """jupyter_client's, without an event loop of the caller's."""
-
-    def __init__(self, client) -> None:
-        self.client = client
-
-    @classmethod
-    @asynccontextmanager
-    async def connect(cls, info: dict[str, Any]):
+    @staticmethod
+    def make():
         from jupyter_client.blocking import BlockingKernelClient
 
-        client = BlockingKernelClient()
-        client.load_connection_info(info)
-        client.start_channels()
-        try:
-            client.wait_for_ready(timeout=60)
-            yield cls(client)
-        finally:
-            client.stop_channels()
+        return BlockingKernelClient()
 
-    async def execute(self, code: str) -> int:
-        msg_id, size = self.client.execute(code), 0
-        while True:
-            message = self.client.get_iopub_msg()
-            if message["parent_header"].get("msg_id") == msg_id:
-                size += size_of(message)
-                if is_idle(message):
-                    break
-        while (reply := self.client.get_shell_msg())["parent_header"].get("msg_id") != msg_id:
-            pass
-        assert reply["content"]["status"] == "ok"
-        return size
+    async def ready(self) -> None:
+        self.client.wait_for_ready(timeout=60)
+
+    async def next_on_iopub(self) -> dict[str, Any]:
+        return self.client.get_iopub_msg()
+
+    async def next_on_shell(self) -> dict[str, Any]:
+        return self.client.get_shell_msg()
 
 
 class NbClient:
