@@ -128,15 +128,17 @@ class Subshell(Shell):
                     tasks.start_soon(execution._stop)
             self._deleted = True
             if dispatcher.busy:
-                # A kernel that is to delete a subshell in which code runs answers nothing on control until then.
+                # A kernel that is to delete a subshell in which code runs answers nothing on control until then. Its
+                # dispatcher stays as well: this code may read what another shell is answered.
                 self.start_soon(lambda: self._delete_after(running))
-            else:
-                await self._delete_now()
+                return
+            await self._delete_now()
         router.dispatchers.remove(dispatcher)
 
     async def _delete_after(self, running: list[Execution]) -> None:
         for execution in running:
             await execution._wait_until(lambda settling=execution: settling.state == "settled")  # type: ignore[misc]
+        self._connection.router.dispatchers.remove(self._connection.dispatcher)
         await self._delete_now()
 
     async def _delete_now(self) -> None:

@@ -227,6 +227,62 @@ async def test_input_in_two_shells_at_once(kernel):
         assert (await kernel.execute("input()")).error.ename == "StdinNotImplementedError"
 
 
+async def open_scripted(script):
+    """The kernel's side of opening a subshell, without a thread of its own."""
+    script.reply(await script.next("create_subshell_request"), subshell_id="sub")
+    where = await script.next()
+    script.finish(where, user_expressions={"value": {"status": "ok", "data": {"text/plain": "'None'"}}})
+
+
+async def test_what_asks_for_input_is_sent_when_no_beginning_code_can_take_it_away():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        tasks.start_soon(open_scripted, script)
+        async with kernel.subshell() as subshell:
+            for end in (script.start, script.finish):  # it begins, or ends without that
+                plain = await kernel.submit("1")
+                request = await script.next()
+                assert request.content["allow_stdin"] is False
+                asking = await subshell.submit("input()", stdin=lambda *_: "")
+                assert script.nothing_sent()
+                end(request)
+                prompt = await script.next()
+                assert (prompt.header.get("subshell_id"), prompt.content["allow_stdin"]) == ("sub", True)
+                script.finish(request)
+                script.finish(prompt)
+                assert (await plain.wait()).ok
+                assert (await asking.wait()).ok
+
+            async def delete():
+                script.reply(await script.next("delete_subshell_request"))
+
+            tasks.start_soon(delete)
+
+
+async def test_code_that_outlives_its_subshell_still_keeps_others_from_asking(kernel):
+    deaf = "import threading\ngate = threading.Event()\nprint('runs', flush=True)\ngate.wait()"
+    kernel.interrupt_timeout = 0.2
+    async with kernel.subshell() as subshell:
+        running = await subshell.submit(deaf, stdin=lambda *_: "")
+        await runs(running)
+        asking = await kernel.submit("input()", stdin=lambda *_: "mine")
+    following = await kernel.submit("1")
+    assert (asking.state, following.state) == ("queued", "queued")
+    async with kernel.subshell() as other:
+        await other.execute("gate.set()")
+    assert (await asking.wait()).data["text/plain"] == "'mine'"
+    assert (await following.wait()).ok
+    while await subshells_of(kernel):
+        await anyio.lowlevel.checkpoint()
+    assert len(kernel._connection.router.dispatchers) == 1
+
+
+async def test_input_behind_code_that_takes_some_raises_in_the_kernel():
+    async with open_kernel(max_in_flight=2) as kernel:
+        first = await kernel.submit("input()", stdin=lambda *_: "")
+        assert (await kernel.execute("input()")).error.ename == "StdinNotImplementedError"
+        assert (await first.wait()).ok
+
+
 async def test_a_kernel_without_subshells_says_so():
     async with open_kernel("xpython") as kernel:
         assert not kernel.supports_subshells
