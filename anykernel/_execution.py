@@ -303,7 +303,7 @@ class Execution(Request):
         message, self._message = self._message, None
         message.content["allow_stdin"] = allow_stdin
         self.state = "sent"
-        self._interrupts = self.router.interrupts
+        self._interrupts = self.router.interrupts_of(self.header)
         try:
             self.router.send(self, message)
         except Exception as exc:  # noqa: BLE001 - also what the content's own methods raise
@@ -409,7 +409,7 @@ class Execution(Request):
 
     @property
     def _was_interrupted(self) -> bool:
-        return self._interrupts != self.router.interrupts
+        return self._interrupts != self.router.interrupts_of(self.header)
 
     def _code_runs(self) -> None:
         if not self._code_started:

@@ -105,6 +105,8 @@ class Subshell(Shell):
             return
         self._thread = await self.evaluate(_WHERE)
         self._located = True
+        if self._thread is not None:
+            self._connection.router.interrupts[self.id] = 0
 
     async def _deliver_interrupt(self) -> None:
         if self._thread is None:
@@ -146,6 +148,7 @@ class Subshell(Shell):
             await _delete(self._connection.router, self.id)
         # What an interrupt left there.
         self._connection.router.fail(self.id, closed_ending("the subshell was deleted"))
+        self._connection.router.interrupts.pop(self.id, None)
 
 
 @asynccontextmanager

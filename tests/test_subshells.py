@@ -227,11 +227,38 @@ async def test_input_in_two_shells_at_once(kernel):
         assert (await kernel.execute("input()")).error.ename == "StdinNotImplementedError"
 
 
-async def open_scripted(script):
-    """The kernel's side of opening a subshell, without a thread of its own."""
-    script.reply(await script.next("create_subshell_request"), subshell_id="sub")
+async def open_scripted(script, thread="None", subshell_id="sub"):
+    """The kernel's side of opening a subshell: without a thread of its own, or with one of this number."""
+    script.reply(await script.next("create_subshell_request"), subshell_id=subshell_id)
     where = await script.next()
-    script.finish(where, user_expressions={"value": {"status": "ok", "data": {"text/plain": "'None'"}}})
+    script.finish(where, user_expressions={"value": {"status": "ok", "data": {"text/plain": repr(thread)}}})
+
+
+async def test_an_interrupt_of_a_subshell_explains_no_missing_reply_of_another_shell():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        tasks.start_soon(open_scripted, script, "7")
+        async with kernel.subshell() as subshell:
+            main = await kernel.submit("main")
+            request = await script.next()
+            script.start(request)
+            tasks.start_soon(subshell.interrupt)
+            await open_scripted(script, subshell_id="helper")  # the one through which it is interrupted
+            script.reply(await script.next("delete_subshell_request"))
+            fence = await script.receive()
+            assert (fence.msg_type, fence.header["subshell_id"]) == ("kernel_info_request", "sub")
+            script.finish(fence)
+            script.status(request, "idle")
+            # Longer than an interrupted request waits for its reply, and by far not as long as others do.
+            with anyio.move_on_after(0.5):
+                await main.wait()
+            script.reply(request)
+            assert (await main.wait()).ok
+
+            async def delete():
+                script.reply(await script.next("delete_subshell_request"))
+
+            tasks.start_soon(delete)
+        assert list(kernel._connection.router.interrupts) == [None]
 
 
 async def test_what_asks_for_input_is_sent_when_no_beginning_code_can_take_it_away():
