@@ -4,7 +4,7 @@ How this works. A request reaches a subshell by the ``subshell_id`` in its heade
 shell's way, with another dispatcher. An interrupt is the exception: a signal and an ``interrupt_request`` both reach
 the kernel's main thread only, where they would hit somebody else's code. So where the kernel is a Python one and the
 subshell has a thread of its own, code is sent through another, short-lived subshell that raises `KeyboardInterrupt` in
-this thread if it is running a cell, or cancels the cell's task if that awaits.
+this thread if it is running a cell or an expression, or cancels the cell's task if that awaits.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ _WHERE = """(lambda threading: None if threading.current_thread() is threading.m
     threading.get_ident(),
 )[1])(__import__("threading"))"""
 
-# Run in another subshell. Only a thread in IPython's `run_code` is hit: elsewhere, the exception would end its loop.
+# Run in another subshell. Only a thread in which IPython runs a cell or user expressions is hit: elsewhere, the
+# exception would end its loop.
 _INTERRUPT = """
 import asyncio, ctypes, sys, threading
 frame = sys._current_frames().get({thread})
-while frame is not None and frame.f_code.co_name != "run_code":
+while frame is not None and frame.f_code.co_name not in ("run_code", "user_expressions"):
     frame = frame.f_back
 if frame is not None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong({thread}), ctypes.py_object(KeyboardInterrupt))

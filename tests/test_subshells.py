@@ -107,6 +107,14 @@ async def test_code_in_a_subshell_is_interrupted_and_no_other(kernel, code, enam
         assert len(await subshells_of(kernel)) == 2
 
 
+async def test_an_expression_in_a_subshell_is_interrupted_like_a_cell(kernel):
+    async with kernel.subshell() as subshell:
+        with anyio.move_on_after(0.3) as scope:
+            await subshell.evaluate("[None for _ in iter(int, 1)]")
+        assert scope.cancelled_caught
+        assert await subshell.evaluate("1 + 1") == 2
+
+
 async def test_an_interrupt_of_the_main_shell_does_not_reach_a_subshell(kernel):
     async with kernel.subshell() as subshell:
         beside = await subshell.submit(BLOCK)
