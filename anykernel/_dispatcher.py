@@ -25,6 +25,8 @@ class Dispatcher:
         self._held = 0
         # How many of those in the kernel may ask for input.
         self._prompting = 0
+        # Those that may not, and that the kernel is still to begin with.
+        self._beginning: set[Execution] = set()
         self._pumping = False
         self.ended_busy = False
         """Whether something of ours lay in the kernel when the connection ended."""
@@ -76,11 +78,16 @@ class Dispatcher:
         """The kernel is done with an execution."""
         if execution in self._in_flight:
             self._in_flight.remove(execution)
-            if execution.prompts:
-                self._prompting -= 1
-                for other in self.router.dispatchers:
-                    other._pump()
+            self._beginning.discard(execution)
+            self._prompting -= execution.prompts
+            self._pump_others()
         self._pump()
+
+    def started(self, execution: Execution) -> None:
+        """The kernel has begun with the code of an execution, or is about to where silent code does not tell more."""
+        if execution in self._beginning:
+            self._beginning.remove(execution)
+            self._pump_others()
 
     def end(self, ending: Ending) -> None:
         """Fail what is queued, and refuse what would be; the router fails what was sent."""
@@ -91,6 +98,11 @@ class Dispatcher:
         for execution in queued:
             execution.on_end(ending)
 
+    def _pump_others(self) -> None:
+        for other in self.router.dispatchers:
+            if other is not self:
+                other._pump()
+
     def _pump(self) -> None:
         # Sending may settle an execution (what cannot be sent), which comes back here: the outer loop goes on.
         if self._pumping:
@@ -99,15 +111,17 @@ class Dispatcher:
         try:
             while self._queued and not self._held and len(self._in_flight) < self._max_in_flight:
                 execution = next(iter(self._queued))
-                others = self.router.dispatchers
-                prompting = len(others) > 1 and any(other._prompting for other in others if other is not self)
-                if prompting and execution.prompts:
-                    # Kernels have one stdin, and give an answer to whichever of their shells reads it first.
+                others = [other for other in self.router.dispatchers if other is not self]
+                prompting = any(other._prompting for other in others)
+                if execution.prompts and (prompting or any(other._beginning for other in others)):
+                    # Kernels have one stdin, and give an answer to whichever of their shells reads it first. They have
+                    # one switch too, set by each execution as it begins: a False would take the input() away.
                     break
                 del self._queued[execution]
                 self._in_flight.add(execution)
                 self._prompting += execution.prompts
-                # They have one switch too: a False would take the input() of code that runs already away.
-                execution._send(allow_stdin=prompting or self._prompting > 0)
+                if not execution.prompts:
+                    self._beginning.add(execution)
+                execution._send(allow_stdin=prompting or execution.prompts)
         finally:
             self._pumping = False

@@ -63,8 +63,8 @@ class Execution(Request):
 
     __slots__ = (
         "_changed", "_check", "_code_started", "_dispatcher", "_doomed", "_driven", "_error", "_fold", "_handlers",
-        "_idle", "_interrupts", "_message", "_owner", "_released", "_replied", "_settled", "_started_time",
-        "_stopping", "_streams", "_timeout", "_timeout_scope", "msg_id", "prompts", "result", "state",
+        "_idle", "_interrupts", "_message", "_owner", "_released", "_replied", "_settled", "_silent",
+        "_started_time", "_stopping", "_streams", "_timeout", "_timeout_scope", "msg_id", "prompts", "result", "state",
     )  # fmt: skip
 
     def __init__(
@@ -90,10 +90,10 @@ class Execution(Request):
         self._owner = owner
         self._dispatcher = dispatcher
         self._message: Message | None = message
+        self._silent = bool(message.content["silent"])
         self._timeout = timeout
         self._check = check
-        self.prompts = stdin is not None
-        """Whether its code may ask for input."""
+        self.prompts = stdin is not None  # whether its code may ask for input
         # Makes the error that ends the waiting; each waiter raises one of its own.
         self._error: Callable[[], Exception] | None = None
         # Whether the waiting for it is over; where a task drives it, that is when this task is done with it.
@@ -303,7 +303,7 @@ class Execution(Request):
         message, self._message = self._message, None
         message.content["allow_stdin"] = allow_stdin
         self.state = "sent"
-        self._interrupts = self.router.interrupts
+        self._interrupts = self.router.interrupts_of(self.header)
         try:
             self.router.send(self, message)
         except Exception as exc:  # noqa: BLE001 - also what the content's own methods raise
@@ -368,6 +368,8 @@ class Execution(Request):
             self.state = "running"
             self._started_time = time.perf_counter()
             self._notify()
+            if self._silent:
+                self._dispatcher.started(self)
             if self._doomed:
                 self._owner.start_soon(self._stop)
         elif state == "idle":
@@ -407,12 +409,13 @@ class Execution(Request):
 
     @property
     def _was_interrupted(self) -> bool:
-        return self._interrupts != self.router.interrupts
+        return self._interrupts != self.router.interrupts_of(self.header)
 
     def _code_runs(self) -> None:
         if not self._code_started:
             self._code_started = True
             self._notify()
+            self._dispatcher.started(self)
 
     def _complete(self) -> None:
         self.result.complete = True

@@ -352,9 +352,14 @@ class Displays:
         self._settled[msg_id] = fold
 
     def show_late(self, msg_id: str, msg_type: str, content: dict[str, Any], size: int) -> None:
-        """Add the content of an output message to the fold of the settled request that it names."""
-        if msg_type in OUTPUT_TYPES and (fold := self._settled.get(msg_id)) is not None:
+        """Add the content of an output message to the fold of the settled request that it names, or clear that."""
+        fold = self._settled.get(msg_id)
+        if fold is None:
+            return
+        if msg_type in OUTPUT_TYPES:
             self.show(parse_output(msg_type, content), size, fold)
+        elif msg_type == "clear_output":
+            fold.clear(wait=bool(content.get("wait")))
 
     def add(self, display_id: str, fold: OutputFold) -> None:
         self._folds.setdefault(display_id, weakref.WeakSet()).add(fold)

@@ -3,7 +3,7 @@
 How this works. Ids, sessions and the order of concurrent tasks differ from run to run, so nothing is replayed by
 its place in the file alone. A recording is read into a `Script` (of `anykernel._script`) for each request of the
 client: in steps, what the kernel said because of it, and what it waited for meanwhile. When the client sends a
-request, the first script not used yet of the same channel, type, subshell and content is its counterpart and
+request, the first script not used yet of the same channel, type, subshell, content and buffers is its counterpart and
 begins to play; of several that play, the step that was recorded first comes first. A step is one of:
 
 - A message (or the kernel's death), which belongs to the request that its parent header names. One without a
@@ -48,10 +48,10 @@ from ._messages import Message
 from ._owner import Owner
 from ._record import Line, read_recording
 from ._router import Ending, Router
-from ._script import Script, Session, Step, read_sessions, request_key
+from ._script import Script, Session, Step, mail_of, read_sessions, request_key
 from ._tasks import open_task_group
 from ._transport import Deliver
-from ._wire import encode_parts, loads
+from ._wire import encode_buffers, encode_parts, loads
 
 __all__ = ["replay_kernel"]
 
@@ -78,10 +78,13 @@ class _ReplayTransport:
         self._wake = anyio.Event()
         self._comm_ids: dict[str, str] = {}
         """Ids of the client's comms, as recorded, by those they have now."""
+        self._mailed: dict[str, str | None] = {}
+        """Recorded ids of requests whose buffers came before them, by those they have now."""
         self._unused: defaultdict[tuple[Any, ...], deque[Script]] = defaultdict(deque)
         for script in session.scripts:
             assert script.line is not None
-            self._unused[request_key(script.line.channel, script.line.header, script.line.content)].append(script)
+            line = script.line
+            self._unused[request_key(line.channel, line.header, line.content, line.buffers)].append(script)
         self._info_steps = next((list(s.steps) for s in session.scripts if s.is_info and s.over), None)
 
     def send(self, message: Message) -> None:
@@ -102,12 +105,16 @@ class _ReplayTransport:
         comm_id = str(content.get("comm_id"))
         if comm_id in self._comm_ids:
             content["comm_id"] = self._comm_ids[comm_id]
-        unused = self._unused.get(request_key(message.channel, message.header, content))
+        unused = self._unused.get(request_key(message.channel, message.header, content, encode_buffers(message)))
         if unused:
-            script = unused.popleft()
+            recorded = self._mailed.pop(message.msg_id, None)
+            script = next((s for s in unused if s.line and s.line.header["msg_id"] == recorded), unused[0])
+            unused.remove(script)
+            assert script.line is not None
             if message.msg_type == "comm_open":
-                assert script.line is not None
                 self._comm_ids[comm_id] = script.line.content["comm_id"]
+            elif message.msg_type == "comm_msg" and (mail := mail_of(content)) is not None:
+                self._mailed[mail] = mail_of(script.line.content)
             return script
         if message.msg_type == "kernel_info_request" and self._info_steps is not None:
             script = Script()
@@ -121,6 +128,7 @@ class _ReplayTransport:
 
     def _refusal(self, message: Message, content: dict[str, Any]) -> str:
         text = f"the recording has no (further) {message.msg_type} on {message.channel} with {_shortened(content)}"
+        text += " and these buffers" if message.buffers else ""
         left = [
             _shortened(script.line.content)
             for script in self._session.scripts
@@ -143,7 +151,7 @@ class _ReplayTransport:
 
     @property
     def expects_interrupt_request(self) -> bool:
-        return bool(self._unused.get(request_key("control", {"msg_type": "interrupt_request"}, {})))
+        return bool(self._unused.get(request_key("control", {"msg_type": "interrupt_request"}, {}, ())))
 
     def interrupt(self) -> None:
         """The client interrupts what runs."""
@@ -201,6 +209,10 @@ class _ReplayTransport:
             for now, recorded in self._comm_ids.items():
                 if content.get("comm_id") == recorded:
                     content = {**content, "comm_id": now}
+                comms = content.get("comms")
+                if isinstance(comms, dict) and recorded in comms:
+                    comms = {now if comm_id == recorded else comm_id: comm for comm_id, comm in comms.items()}
+                    content = {**content, "comms": comms}
         return Message(line.channel, line.header, parent, line.metadata, content, line.buffers, line.size)
 
     async def connected(self) -> None:
@@ -289,8 +301,9 @@ async def replay_kernel(
     """Use a recording (``record_to`` of `open_kernel` and `connect_kernel`) as a kernel, for the length of a block.
 
     The kernel answers what the recording has, as it did then, and without taking time for it. Requests are found
-    again by channel, type, subshell and content; equal ones in the order in which they were recorded. So the calls
-    must be those that were recorded, but tasks may make them in another order. Code that was interrupted runs on
+    again by channel, type, subshell, content and buffers; equal ones in the order in which they were recorded. So the
+    calls must be those that were recorded, but tasks may make them in another order, except that subshells are known
+    by the order in which they are opened. Code that was interrupted runs on
     until it is interrupted again, so a timeout takes its time. `Kernel.restart` goes on with the next process in the
     recording, and where the kernel died, it dies.
 

@@ -18,7 +18,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,7 @@ class Reply(Request):
 
     def send(self, router: Router) -> None:
         """Send it, or send it again."""
-        self._interrupts = router.interrupts
+        self._interrupts = router.interrupts_of(self._message.header)
         router.send(self, self._message)
 
     async def wait(self) -> Message:
@@ -123,7 +123,7 @@ class Reply(Request):
 
     def on_grace_over(self) -> None:
         msg_type = self.header["msg_type"]
-        if self._interrupts != self.router.interrupts and msg_type in _REPEATABLE:
+        if self._interrupts != self.router.interrupts_of(self.header) and msg_type in _REPEATABLE:
             # An interrupt meant for the cell before it may have hit this request instead.
             self.router.forget(self)
             header = {**self.header, "msg_id": self.router.new_header(msg_type)["msg_id"]}
@@ -196,8 +196,8 @@ class Router:
         self.ended = anyio.Event()
         self.restart_announced = False
         """Whether the kernel told everybody that somebody restarts it."""
-        self.interrupts = 0
-        """Counts the interrupts, when each is sent and when it is over: whether one may have hit a request."""
+        self.interrupts: dict[str | None, int] = {None: 0}
+        """Counts the interrupts, when each is sent and when it is over: by subshell, where those hit nothing else."""
         self.dispatchers: list[Dispatcher] = []
         """Told of the end before the requests are, so that nothing follows what fails."""
         self.on_ended: list[Callable[[Ending], None]] = []
@@ -210,6 +210,15 @@ class Router:
         self._half_done_added = anyio.Event()
         self._iopub_time = 0.0
         self._count = 0
+
+    def count_interrupt(self, route: Mapping[str, str]) -> None:
+        """An interrupt of a shell is sent, or is over."""
+        subshell_id = route.get("subshell_id")
+        self.interrupts[subshell_id if subshell_id in self.interrupts else None] += 1
+
+    def interrupts_of(self, header: Mapping[str, Any]) -> int:
+        """The count that tells, when it changes, that an interrupt may have hit the request with this header."""
+        return self.interrupts.get(header.get("subshell_id"), self.interrupts[None])
 
     def __len__(self) -> int:
         """How many requests are in the table."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from ._exceptions import ReplayError
 from ._messages import Message
 from ._record import Line
+from ._values import MAIL
+from ._wire import Frame
 
-__all__ = ["Script", "Session", "Step", "read_sessions", "request_key"]
+__all__ = ["Script", "Session", "Step", "mail_of", "read_sessions", "request_key"]
 
 
 class Step(NamedTuple):
@@ -190,8 +192,20 @@ def read_sessions(lines: list[Line]) -> list[Session]:
     return sessions
 
 
-def request_key(channel: str, header: dict[str, Any], content: dict[str, Any]) -> tuple[Any, ...]:
+def request_key(
+    channel: str, header: dict[str, Any], content: dict[str, Any], buffers: Iterable[Frame]
+) -> tuple[Any, ...]:
     """What makes a request the same as a recorded one."""
     if header["msg_type"] == "comm_open":
         content = {**content, "comm_id": None}  # the client's own choice
-    return channel, header["msg_type"], header.get("subshell_id"), json.dumps(content, sort_keys=True)
+    elif header["msg_type"] == "comm_msg" and mail_of(content) is not None:
+        content = {**content, "data": None}
+    text = json.dumps(content, sort_keys=True)
+    return channel, header["msg_type"], header.get("subshell_id"), text, tuple(map(bytes, buffers))
+
+
+def mail_of(content: dict[str, Any]) -> str | None:
+    """The id of the request whose buffers a comm's message brings, if it does."""
+    data = content.get("data")
+    mail = data.get(MAIL) if isinstance(data, dict) else None
+    return mail if isinstance(mail, str) else None

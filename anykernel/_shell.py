@@ -63,11 +63,11 @@ class Shell:
         router, dispatcher = connection.router, connection.dispatcher
         if router.ending is not None:
             raise router.ending(None)
-        router.interrupts += 1
+        router.count_interrupt(self._route)
         done, errors = anyio.Event(), list[AnyKernelError]()
 
         def passed() -> None:
-            router.interrupts += 1  # it may also have hit what was sent while it was under way
+            router.count_interrupt(self._route)  # it may also have hit what was sent while it was under way
             dispatcher.release()
 
         async def run() -> None:

@@ -4,7 +4,7 @@ How this works. A request reaches a subshell by the ``subshell_id`` in its heade
 shell's way, with another dispatcher. An interrupt is the exception: a signal and an ``interrupt_request`` both reach
 the kernel's main thread only, where they would hit somebody else's code. So where the kernel is a Python one and the
 subshell has a thread of its own, code is sent through another, short-lived subshell that raises `KeyboardInterrupt` in
-this thread if it is running a cell, or cancels the cell's task if that awaits.
+this thread if it is running a cell or an expression, or cancels the cell's task if that awaits.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ _WHERE = """(lambda threading: None if threading.current_thread() is threading.m
     threading.get_ident(),
 )[1])(__import__("threading"))"""
 
-# Run in another subshell. Only a thread in IPython's `run_code` is hit: elsewhere, the exception would end its loop.
+# Run in another subshell. Only a thread in which IPython runs a cell or user expressions is hit: elsewhere, the
+# exception would end its loop.
 _INTERRUPT = """
 import asyncio, ctypes, sys, threading
 frame = sys._current_frames().get({thread})
-while frame is not None and frame.f_code.co_name != "run_code":
+while frame is not None and frame.f_code.co_name not in ("run_code", "user_expressions"):
     frame = frame.f_back
 if frame is not None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong({thread}), ctypes.py_object(KeyboardInterrupt))
@@ -105,6 +106,8 @@ class Subshell(Shell):
             return
         self._thread = await self.evaluate(_WHERE)
         self._located = True
+        if self._thread is not None:
+            self._connection.router.interrupts[self.id] = 0
 
     async def _deliver_interrupt(self) -> None:
         if self._thread is None:
@@ -128,15 +131,17 @@ class Subshell(Shell):
                     tasks.start_soon(execution._stop)
             self._deleted = True
             if dispatcher.busy:
-                # A kernel that is to delete a subshell in which code runs answers nothing on control until then.
+                # A kernel that is to delete a subshell in which code runs answers nothing on control until then. Its
+                # dispatcher stays as well: this code may read what another shell is answered.
                 self.start_soon(lambda: self._delete_after(running))
-            else:
-                await self._delete_now()
+                return
+            await self._delete_now()
         router.dispatchers.remove(dispatcher)
 
     async def _delete_after(self, running: list[Execution]) -> None:
         for execution in running:
             await execution._wait_until(lambda settling=execution: settling.state == "settled")  # type: ignore[misc]
+        self._connection.router.dispatchers.remove(self._connection.dispatcher)
         await self._delete_now()
 
     async def _delete_now(self) -> None:
@@ -144,6 +149,7 @@ class Subshell(Shell):
             await _delete(self._connection.router, self.id)
         # What an interrupt left there.
         self._connection.router.fail(self.id, closed_ending("the subshell was deleted"))
+        self._connection.router.interrupts.pop(self.id, None)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ import warnings
 from importlib import import_module
 from typing import Any
 
-__all__ = ["CannotTravelError", "decode", "describe", "encode"]
+__all__ = ["MAIL", "CannotTravelError", "decode", "describe", "encode"]
 
 TRAVELLING = (
     "None, bool, int, float, complex, str, bytes and bytearray, lists, tuples, sets, frozensets and dicts of them, "
@@ -32,6 +32,10 @@ _INT_BITS = 64
 _DEPTH = 100
 # Kinds of NumPy data that are what their bytes say; objects ("O") would be pointers, and are never pickled.
 _KINDS = frozenset("biufcmMSUV")
+
+
+# What names the request in the data of a comm's message that brings its buffers.
+MAIL = "anykernel_request"
 
 
 class CannotTravelError(TypeError):
@@ -105,7 +109,7 @@ class _Encoder:
         if kind is list or kind is tuple:
             return [kind.__name__, self.nodes(value, range(len(value)))]
         if kind is set or kind is frozenset:
-            return [kind.__name__, self.nodes(value)]
+            return [kind.__name__, self.nodes(_in_order(value))]
         if kind is dict:
             return ["dict", self.nodes(value), self.nodes(value.values(), list(value))]
         if kind is bytes:
@@ -193,6 +197,11 @@ class _Encoder:
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write(table)
         return self.add(memoryview(sink.getvalue()).cast("B"))
+
+
+def _in_order(members: Any) -> Any:
+    # Text and bytes are hashed anew in each process, and a replay finds requests by their buffers.
+    return sorted(members) if set(map(type, members)) in ({str}, {bytes}) else members
 
 
 class _Decoder:
@@ -392,7 +401,7 @@ _mail: dict[str, Any] = {}
 
 
 def _take_mail(message: Any) -> None:
-    _mail[message["content"]["data"]["msg_id"]] = message["buffers"]
+    _mail[message["content"]["data"][MAIL]] = message["buffers"]
 
 
 def _comm() -> Any:

@@ -30,7 +30,7 @@ from ._exceptions import (
 from ._execution import Execution
 from ._messages import Message
 from ._result import Result
-from ._values import CannotTravelError, decode, describe, encode
+from ._values import MAIL, CannotTravelError, decode, describe, encode
 
 if TYPE_CHECKING:
     from ._shell import Shell
@@ -108,7 +108,7 @@ class _Exchange(Execution):
         if self._mail is not None:
             comm_id, buffers = self._mail
             self._mail = None
-            header, content = self.router.new_header("comm_msg"), {"comm_id": comm_id, "data": {"msg_id": self.msg_id}}
+            header, content = self.router.new_header("comm_msg"), {"comm_id": comm_id, "data": {MAIL: self.msg_id}}
             with contextlib.suppress(ConnectionClosedError):  # then the request itself fails with it
                 self.router.transport.send(Message("shell", header, content=content, buffers=tuple(buffers)))
         super()._send(allow_stdin=allow_stdin)

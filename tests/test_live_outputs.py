@@ -109,6 +109,28 @@ async def test_output_after_the_end_reaches_the_result_that_the_kernel_names():
         assert kernel._connection.router.transport.dropped["content"] == 1
 
 
+async def test_a_task_that_goes_on_after_its_cell_may_clear_what_it_showed():
+    code = """
+import asyncio
+from IPython.display import clear_output
+
+async def count():
+    for i in range(3):
+        await go.wait()
+        clear_output(wait=True)
+        print("step", i, flush=True)
+
+go = asyncio.Event()
+running = asyncio.ensure_future(count())
+"""
+    async with open_kernel() as kernel, kernel.messages("stream") as messages:
+        result = await kernel.execute(code, check=True)
+        await kernel.execute("go.set()\nawait running", check=True)
+        while "step 2" not in (await messages.receive()).content["text"]:
+            pass
+        assert result.text == "step 2\n"
+
+
 async def test_threads_and_tasks_of_a_real_kernel_go_on_after_their_cell():
     code = """
 import asyncio, threading

@@ -311,6 +311,43 @@ async def test_equal_code_in_another_subshell_is_another_request(recording):
         assert (await kernel.execute("cell")).text == "in None"
 
 
+@pytest.mark.parametrize("name", ["python3", "xpython"])
+async def test_variables_are_those_of_their_own_call(tmp_path, name):
+    async def use(kernel, numbers):
+        called = {}
+
+        async def call(i):
+            called[i] = await kernel.call("lambda x: [x]", i)
+
+        await kernel.push(x=1)
+        async with anyio.create_task_group() as tasks:
+            for i in numbers:
+                tasks.start_soon(call, i)
+        assert called == {i: [i] for i in numbers}
+
+    path = tmp_path / "variables.jsonl"
+    async with open_kernel(name, record_to=path) as kernel:
+        await use(kernel, range(4))
+    async with replay_kernel(path) as kernel:
+        await use(kernel, range(3, -1, -1))
+        with pytest.raises(ReplayError, match=r"no \(further\)"):
+            await kernel.push(x=2)
+
+
+async def test_a_comm_that_is_open_is_listed_by_the_id_it_has_now(tmp_path):
+    async def use(kernel):
+        async with kernel.open_comm("t") as comm:
+            assert comm.comm_id in (await kernel.comm_info()).comms
+            return comm.comm_id
+
+    path = tmp_path / "comms.jsonl"
+    async with open_kernel(record_to=path) as kernel:
+        await kernel.execute("get_ipython().kernel.comm_manager.register_target('t', lambda comm, message: None)")
+        recorded = await use(kernel)
+    async with replay_kernel(path) as kernel:
+        assert await use(kernel) != recorded
+
+
 async def use_in_any_order(kernel, seed):
     """Requests of many tasks, begun in an order of its own."""
     seen = {}

@@ -107,6 +107,14 @@ async def test_code_in_a_subshell_is_interrupted_and_no_other(kernel, code, enam
         assert len(await subshells_of(kernel)) == 2
 
 
+async def test_an_expression_in_a_subshell_is_interrupted_like_a_cell(kernel):
+    async with kernel.subshell() as subshell:
+        with anyio.move_on_after(0.3) as scope:
+            await subshell.evaluate("[None for _ in iter(int, 1)]")
+        assert scope.cancelled_caught
+        assert await subshell.evaluate("1 + 1") == 2
+
+
 async def test_an_interrupt_of_the_main_shell_does_not_reach_a_subshell(kernel):
     async with kernel.subshell() as subshell:
         beside = await subshell.submit(BLOCK)
@@ -225,6 +233,89 @@ async def test_input_in_two_shells_at_once(kernel):
             assert (await execution.wait()).data["text/plain"] == "'soon'"
         assert prompts == ["a? ", "b? "]
         assert (await kernel.execute("input()")).error.ename == "StdinNotImplementedError"
+
+
+async def open_scripted(script, thread="None", subshell_id="sub"):
+    """The kernel's side of opening a subshell: without a thread of its own, or with one of this number."""
+    script.reply(await script.next("create_subshell_request"), subshell_id=subshell_id)
+    where = await script.next()
+    script.finish(where, user_expressions={"value": {"status": "ok", "data": {"text/plain": repr(thread)}}})
+
+
+async def test_an_interrupt_of_a_subshell_explains_no_missing_reply_of_another_shell():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        tasks.start_soon(open_scripted, script, "7")
+        async with kernel.subshell() as subshell:
+            main = await kernel.submit("main")
+            request = await script.next()
+            script.start(request)
+            tasks.start_soon(subshell.interrupt)
+            await open_scripted(script, subshell_id="helper")  # the one through which it is interrupted
+            script.reply(await script.next("delete_subshell_request"))
+            fence = await script.receive()
+            assert (fence.msg_type, fence.header["subshell_id"]) == ("kernel_info_request", "sub")
+            script.finish(fence)
+            script.status(request, "idle")
+            # Longer than an interrupted request waits for its reply, and by far not as long as others do.
+            with anyio.move_on_after(0.5):
+                await main.wait()
+            script.reply(request)
+            assert (await main.wait()).ok
+
+            async def delete():
+                script.reply(await script.next("delete_subshell_request"))
+
+            tasks.start_soon(delete)
+        assert list(kernel._connection.router.interrupts) == [None]
+
+
+async def test_what_asks_for_input_is_sent_when_no_beginning_code_can_take_it_away():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        tasks.start_soon(open_scripted, script)
+        async with kernel.subshell() as subshell:
+            for end in (script.start, script.finish):  # it begins, or ends without that
+                plain = await kernel.submit("1")
+                request = await script.next()
+                assert request.content["allow_stdin"] is False
+                asking = await subshell.submit("input()", stdin=lambda *_: "")
+                assert script.nothing_sent()
+                end(request)
+                prompt = await script.next()
+                assert (prompt.header.get("subshell_id"), prompt.content["allow_stdin"]) == ("sub", True)
+                script.finish(request)
+                script.finish(prompt)
+                assert (await plain.wait()).ok
+                assert (await asking.wait()).ok
+
+            async def delete():
+                script.reply(await script.next("delete_subshell_request"))
+
+            tasks.start_soon(delete)
+
+
+async def test_code_that_outlives_its_subshell_still_keeps_others_from_asking(kernel):
+    deaf = "import threading\ngate = threading.Event()\nprint('runs', flush=True)\ngate.wait()"
+    kernel.interrupt_timeout = 0.2
+    async with kernel.subshell() as subshell:
+        running = await subshell.submit(deaf, stdin=lambda *_: "")
+        await runs(running)
+        asking = await kernel.submit("input()", stdin=lambda *_: "mine")
+    following = await kernel.submit("1")
+    assert (asking.state, following.state) == ("queued", "queued")
+    async with kernel.subshell() as other:
+        await other.execute("gate.set()")
+    assert (await asking.wait()).data["text/plain"] == "'mine'"
+    assert (await following.wait()).ok
+    while await subshells_of(kernel):
+        await anyio.lowlevel.checkpoint()
+    assert len(kernel._connection.router.dispatchers) == 1
+
+
+async def test_input_behind_code_that_takes_some_raises_in_the_kernel():
+    async with open_kernel(max_in_flight=2) as kernel:
+        first = await kernel.submit("input()", stdin=lambda *_: "")
+        assert (await kernel.execute("input()")).error.ename == "StdinNotImplementedError"
+        assert (await first.wait()).ok
 
 
 async def test_a_kernel_without_subshells_says_so():

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import enum
 import math
+import os
 import struct
 import subprocess
 import sys
@@ -269,3 +270,16 @@ def test_the_module_needs_nothing_but_the_standard_library_of_an_old_python():
         "assert not {'numpy', 'pandas', 'pyarrow', 'anykernel', 'IPython'} & set(sys.modules), sys.modules"
     )
     subprocess.run([sys.executable, "-S", "-c", code], check=True, timeout=60)
+
+
+def test_sets_are_encoded_alike_in_every_process():
+    code = (
+        "from anykernel._values import encode; print(encode([set('abcdefgh'), frozenset(map(str.encode, 'abcdefgh'))]))"
+    )
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(texts) == 1
