@@ -28,7 +28,7 @@ async def test_200_tasks_each_get_their_own_reply_and_output():
 
 async def test_20000_outputs_arrive_in_order_though_the_event_loop_is_blocked():
     async with open_kernel(output_limit=2**30) as kernel:
-        execution = await kernel.submit("for i in range(20000): display(i)")
+        execution = await kernel.submit("for i in range(20000): display({'text/plain': str(i)}, raw=True)")
         await anyio.wait_all_tasks_blocked()
         time.sleep(3)
         result = await execution.wait()
