@@ -55,7 +55,8 @@ async def open_kernel(
             every kernel can do IPC.
         encryption: CurveZMQ. ``"auto"`` means: with kernels that say they support it, on TCP.
         startup_timeout: seconds until the kernel must be ready.
-        shutdown_timeout: seconds that it gets to end by itself, before SIGTERM, and a second later SIGKILL.
+        shutdown_timeout: seconds that it gets to end by itself, before SIGTERM, and a second later SIGKILL; ipykernel
+            gets one second once its heart has stopped, which it does last.
         interrupt_timeout: seconds that code which is cancelled or timed out gets to settle after its interrupt.
         output_limit: bytes of output kept for each execution; beyond it the middle is dropped.
         max_in_flight: how many execute requests may lie in the kernel at once. With 1, nobody's error or

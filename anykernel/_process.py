@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT
@@ -32,6 +32,9 @@ _STDERR_LIMIT = 16 * 1024
 _LAST_WORDS_TIMEOUT = 0.05
 # Between two interrupts of a process that is to end, in seconds.
 _INTERRUPT_INTERVAL = 0.25
+# Between two looks at the heart of a process that is to end, and how long it is waited for, in seconds.
+_HEART_INTERVAL = 0.1
+_HEART_TIMEOUT = 1.0
 # How long after SIGTERM comes SIGKILL, in seconds.
 _TERMINATE_TIMEOUT = 1.0
 # How long a process may take to be gone after SIGKILL, in seconds; only one stuck in the system takes longer.
@@ -103,18 +106,33 @@ class KernelProcess:
         elif self.returncode is None:
             self._process.kill()
 
-    async def stop(self, timeout: float, *, interrupt: bool) -> None:
+    async def stop(
+        self, timeout: float, *, interrupt: bool, beat: Callable[[float], Coroutine[Any, Any, bool]] | None
+    ) -> None:
         """Wait up to ``timeout`` seconds for the process to exit, then SIGTERM and a second, then SIGKILL.
 
-        With ``interrupt`` it is sent SIGINT while it does not, repeatedly: one may be lost.
+        With ``interrupt`` it is sent SIGINT while it does not, repeatedly: one may be lost. With ``beat``, a heartbeat
+        and how many seconds its echo may take, it is not waited for once its heart has stopped.
         """
-        with anyio.move_on_after(timeout):
-            while interrupt and _POSIX:
-                self.signal(signal.SIGINT)
-                with anyio.move_on_after(_INTERRUPT_INTERVAL):
-                    await self._process.wait()
-                    return
-            await self._process.wait()
+
+        async def watch_heart(beat: Callable[[float], Coroutine[Any, Any, bool]]) -> None:
+            beating = True
+            while beating:
+                await anyio.sleep(_HEART_INTERVAL)
+                beating = await beat(_HEART_TIMEOUT)
+            patience.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            with anyio.move_on_after(timeout) as patience:
+                if beat is not None:
+                    tasks.start_soon(watch_heart, beat)
+                while interrupt and _POSIX and self.returncode is None:
+                    self.signal(signal.SIGINT)
+                    with anyio.move_on_after(_INTERRUPT_INTERVAL):
+                        await self._process.wait()
+                await self._process.wait()
+            tasks.cancel_scope.cancel()
+        if self.returncode is not None:
             return
         if _POSIX:
             self.signal(signal.SIGTERM)

@@ -22,7 +22,6 @@ import os
 import signal
 import struct
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -245,8 +244,7 @@ class ZmqTransport:
         self.mistrusted = anyio.Event()
         self._handshake = anyio.Event()
         self._disconnected = anyio.Event()
-        self._echo = anyio.Event()
-        self._beat_payload = b""
+        self._beats: dict[bytes, anyio.Event] = {}
         # What the ROUTERs know us by. Fresh, or the kernel would send an earlier client's replies here; and
         # the same on shell and stdin, or input requests would not find us.
         self._identity = os.urandom(16).hex().encode()
@@ -328,21 +326,25 @@ class ZmqTransport:
             self._disconnected.set()
 
     async def beat(self, timeout: float) -> bool:
-        self._echo = anyio.Event()
-        self._beat_payload = str(time.monotonic_ns()).encode()
-        with anyio.move_on_after(timeout):
-            with contextlib.suppress(ConnectionClosedError):  # then there will be no echo
-                # An empty frame first, which is what a REQ socket would send.
-                self._sockets["hb"].send([b"", self._beat_payload])
-            await self._echo.wait()
-            return True
-        # If it was our event loop that was late, the echo may be waiting.
-        self._sockets["hb"].drain()
-        return self._echo.is_set()
+        payload, echo = os.urandom(8), anyio.Event()
+        self._beats[payload] = echo
+        try:
+            with anyio.move_on_after(timeout):
+                with contextlib.suppress(ConnectionClosedError):  # then there will be no echo
+                    # An empty frame first, which is what a REQ socket would send.
+                    self._sockets["hb"].send([b"", payload])
+                await echo.wait()
+                return True
+            # If it was our event loop that was late, the echo may be waiting.
+            self._sockets["hb"].drain()
+            return echo.is_set()
+        finally:
+            del self._beats[payload]
 
     def _on_echo(self, frames: list[Frame]) -> None:
-        if frames[-1] == self._beat_payload:
-            self._echo.set()
+        echo = self._beats.get(bytes(frames[-1]))
+        if echo is not None:
+            echo.set()
 
     def close(self) -> None:
         for socket in self._sockets.values():

@@ -95,6 +95,16 @@ def _children() -> set[int]:
     return found
 
 
+def _command(pid: int) -> list[str] | None:
+    """What a process runs, or None if it has gone meanwhile."""
+    try:
+        return psutil.Process(pid).cmdline() or ["?"]
+    except psutil.ZombieProcess:
+        return ["zombie"]  # the next look reaps it, if it is ours
+    except psutil.NoSuchProcess:
+        return None
+
+
 def _descriptors() -> dict[str, str]:
     found = {}
     for fd in Path("/proc/self/fd").iterdir():
@@ -121,7 +131,7 @@ def nothing_left_behind() -> Iterator[None]:
     deadline = time.monotonic() + SETTLE
     while True:
         left = {
-            "processes": [psutil.Process(pid).cmdline() for pid in _children() - before[0] if psutil.pid_exists(pid)],
+            "processes": [command for pid in _children() - before[0] if (command := _command(pid))],
             "descriptors": [v for k, v in _descriptors().items() if k not in before[1]],
             "threads": sorted(_threads() - before[2]),
             "files": sorted(_files() - before[3]),

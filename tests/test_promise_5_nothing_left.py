@@ -194,6 +194,27 @@ get_ipython().kernel.control_handlers["shutdown_request"] = lambda *args: None
     assert time.monotonic() - start < 4
 
 
+async def test_what_a_kernel_does_at_its_end_gets_its_time(tmp_path):
+    async with open_kernel() as kernel:
+        await kernel.push(path=str(tmp_path / "done"))
+        await kernel.execute("import atexit, time\n@atexit.register\ndef end(): time.sleep(1.5); open(path, 'w')")
+    assert (tmp_path / "done").exists()
+    assert kernel.returncode == 0
+
+
+async def test_a_kernel_whose_heart_has_stopped_at_its_end_is_not_waited_for():
+    # ipykernel's main thread may wait for its control thread then, which waits for the IOPub thread, which has ended.
+    code = """
+from ipykernel.kernelapp import IPKernelApp
+IPKernelApp.instance().iopub_thread.stop = lambda: __import__("time").sleep(60)
+"""
+    async with open_kernel(shutdown_timeout=20) as kernel:
+        await kernel.execute(code)
+        start = time.monotonic()
+    assert kernel.returncode == -signal.SIGTERM
+    assert time.monotonic() - start < 5
+
+
 async def test_running_out_of_descriptors_is_an_error_and_leaves_nothing():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(list(Path("/proc/self/fd").iterdir()))
