@@ -202,7 +202,7 @@ class Execution(Request):
         """Have it driven by a task of the kernel, if there is anything to drive."""
         if self._timeout is not None or self._handlers is not None:
             self._driven = True
-            self._owner.start_soon(self._drive_alone)
+            self._owner._start_soon(self._drive_alone)
 
     async def _drive_alone(self) -> None:
         """Drive it in a task without a caller; who waits gets what the user's functions raise."""
@@ -338,7 +338,7 @@ class Execution(Request):
     def _take_output(self, message: Message) -> None:
         output = parse_output(message.header["msg_type"], message.content)
         self._code_runs()
-        self._owner.displays.show(output, message.size, self._fold)
+        self._owner._displays.show(output, message.size, self._fold)
         if self._streams:
             self._stream(output, message.size)
 
@@ -371,7 +371,7 @@ class Execution(Request):
             if self._silent:
                 self._dispatcher.started(self)
             if self._doomed:
-                self._owner.start_soon(self._stop)
+                self._owner._start_soon(self._stop)
         elif state == "idle":
             self._idle = True
             self._notify()
@@ -392,7 +392,7 @@ class Execution(Request):
                 result=self.result,
             )
         )
-        self._owner.start_soon(self._stop)
+        self._owner._start_soon(self._stop)
 
     def on_grace_over(self) -> None:
         if not self._replied and self._was_interrupted:
@@ -427,7 +427,7 @@ class Execution(Request):
         self.router.forget(self)
         self.state = "settled"
         if error is None:
-            self._owner.displays.settled(self.msg_id, self._fold)
+            self._owner._displays.settled(self.msg_id, self._fold)
         self._notify()
         if self._error is None:
             self._error = error

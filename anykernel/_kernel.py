@@ -79,10 +79,10 @@ class Kernel(Shell):
         interrupt_timeout: float,
     ) -> None:
         self._lifecycle = lifecycle
-        self.start_soon = start_soon
+        self._start_soon = start_soon
         self.output_limit = output_limit
         self.interrupt_timeout = interrupt_timeout
-        self.displays = Displays()
+        self._displays = Displays()
         self._connection = None
         self._attached = anyio.Event()
         self._last: Connection | None = None
@@ -132,12 +132,12 @@ class Kernel(Shell):
                 if item is not None:
                     stream.send_nowait(item, message.size + MESSAGE_OVERHEAD)
         if msg_type == "update_display_data":
-            self.displays.update(message.content, message.size)
+            self._displays.update(message.content, message.size)
         elif msg_type in ("comm_msg", "comm_close"):
             if self._connection is not None:
                 self._connection.comms.on_iopub(message)
         elif request is None and message.parent_id is not None:
-            self.displays.show_late(message.parent_id, msg_type, message.content, message.size)
+            self._displays.show_late(message.parent_id, msg_type, message.content, message.size)
 
     # For callers.
 

@@ -196,7 +196,9 @@ class Owner(Lifecycle):
         if router.ending is not None:
             raise router.ending(None)
         if not replies and transport.mistrusted.is_set():
-            raise KernelStartError("the key or the encryption is not the kernel's: check the connection information")
+            raise KernelStartError(
+                "signatures do not match: the key or the encryption is not the kernel's; check the connection information"
+            )
         if timeout.cancelled_caught:
             missing = await self._missing(router, answered=bool(replies))
             raise KernelStartTimeoutError(f"the kernel was not ready within {self._startup_timeout} s: {missing}")

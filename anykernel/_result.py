@@ -33,24 +33,36 @@ def terminal_text(text: str) -> str:
 
 
 def _overwrite(line: str) -> str:
+    # Takes time in proportion to the line, whatever it does: what is erased is neither stored nor erased twice.
     cells: list[str] = []
     column = 0
+    start = 0  # of what is stored: before it, all is blank
+    blank = 0  # as far as is known, all before it is blank
     for part in _MOVES.split(line):
         if part == "\r":
             column = 0
         elif part == "\b":
             column = max(0, column - 1)
         elif part in ("\x1b[K", "\x1b[0K"):
-            del cells[column:]
+            del cells[max(0, column - start) :]
         elif part == "\x1b[1K":
-            cells[: column + 1] = " " * min(column + 1, len(cells))
+            end = min(column + 1, start + len(cells))
+            if blank < end:
+                cells[max(0, blank - start) : end - start] = " " * (end - max(blank, start))
+                blank = end
         elif part == "\x1b[2K":
             cells.clear()
         elif part:
-            cells.extend(" " * (column - len(cells)))
-            cells[column : column + len(part)] = part
+            if not cells:
+                start = blank = column
+            elif column < start:
+                cells[:0] = " " * (start - column)
+                start = column
+            cells.extend(" " * (column - start - len(cells)))
+            cells[column - start : column - start + len(part)] = part
+            blank = min(blank, column)
             column += len(part)
-    return "".join(cells)
+    return " " * start + "".join(cells) if cells else ""
 
 
 class Result:

@@ -153,9 +153,12 @@ class Fence(Request):
 
     def __init__(self, on_passed: Callable[[], None]) -> None:
         self._on_passed = on_passed
+        self.header = {}
 
     def send(self, router: Router, channel: str = "shell", **route: str) -> None:
-        """Send it; where the connection has ended, there is nothing to wait for."""
+        """Send it, or send it again; where the connection has ended, there is nothing to wait for."""
+        if self.header:
+            router.forget(self)
         try:
             router.send(self, Message(channel, router.new_header("kernel_info_request", **route)))
         except AnyKernelError:

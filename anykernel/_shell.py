@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Shell"]
 
+# Seconds until a fence that is not answered is sent again; each time twice as long.
+FENCE_PATIENCE = 2.0
+
 
 class Shell:
     """The requests that a shell of the kernel answers; any number of tasks may call them at once."""
@@ -44,8 +47,9 @@ class Shell:
     """Bytes of output kept for each execution."""
     interrupt_timeout: float
     """Seconds that stopped code gets to settle."""
-    displays: Displays
-    start_soon: Callable[[Callable[[], Coroutine[Any, Any, object]]], None]
+    _displays: Displays
+    # Runs an async function in a task of the kernel's block.
+    _start_soon: Callable[[Callable[[], Coroutine[Any, Any, object]]], None]
 
     # None while the kernel starts or restarts; an ended one stays, to refuse calls with its reason.
     _connection: Connection | None
@@ -64,9 +68,10 @@ class Shell:
         if router.ending is not None:
             raise router.ending(None)
         router.count_interrupt(self._route)
-        done, errors = anyio.Event(), list[AnyKernelError]()
+        done, over, errors = anyio.Event(), anyio.Event(), list[AnyKernelError]()
 
         def passed() -> None:
+            over.set()
             router.count_interrupt(self._route)  # it may also have hit what was sent while it was under way
             dispatcher.release()
 
@@ -74,16 +79,27 @@ class Shell:
             # A task of its own: whoever gives up waiting, the interrupt is under way, and what comes next waits
             # until the kernel is past a request sent behind it; or, late, it would hit that. The request also
             # wakes an ipykernel whose code awaits: with some versions of tornado, its signal handler does not.
+            fence = Fence(passed)
             try:
                 await deliver()
             except AnyKernelError as exc:
                 errors.append(exc)
             finally:
-                Fence(passed).send(router, **self._route)
+                fence.send(router, **self._route)
                 done.set()
+            patience = FENCE_PATIENCE
+            while True:
+                with anyio.move_on_after(patience):
+                    await over.wait()
+                if over.is_set():
+                    break
+                # Perhaps the interrupt hit it so that it left no trace. (Where the kernel is only busy, another does
+                # no harm.)
+                fence.send(router, **self._route)
+                patience *= 2
 
         dispatcher.hold()
-        self.start_soon(run)
+        self._start_soon(run)
         await done.wait()
         if errors:
             raise errors[0]

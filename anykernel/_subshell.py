@@ -68,8 +68,8 @@ class Subshell(Shell):
         """The kernel's name for it."""
         self.output_limit = kernel.output_limit
         self.interrupt_timeout = kernel.interrupt_timeout
-        self.displays = kernel.displays
-        self.start_soon = kernel.start_soon
+        self._displays = kernel._displays
+        self._start_soon = kernel._start_soon
         self._kernel = kernel
         self._connection = connection
         self._route = {"subshell_id": subshell_id}
@@ -133,7 +133,7 @@ class Subshell(Shell):
             if dispatcher.busy:
                 # A kernel that is to delete a subshell in which code runs answers nothing on control until then. Its
                 # dispatcher stays as well: this code may read what another shell is answered.
-                self.start_soon(lambda: self._delete_after(running))
+                self._start_soon(lambda: self._delete_after(running))
                 return
             await self._delete_now()
         router.dispatchers.remove(dispatcher)
@@ -164,7 +164,7 @@ async def open_subshell(kernel: Kernel, connection: Connection, *, located: bool
         subshell_id = await _created(create)
     except anyio.get_cancelled_exc_class():
         # The kernel makes it all the same.
-        kernel.start_soon(lambda: _delete_created(router, create))
+        kernel._start_soon(lambda: _delete_created(router, create))
         raise
     subshell = Subshell(kernel, connection.for_subshell(), subshell_id)
     try:

@@ -342,6 +342,29 @@ async def test_an_interrupt_that_is_answered_late_holds_what_comes_next(monkeypa
         assert (await script.next()).content["code"] == "following"
 
 
+async def test_a_kernel_that_loses_the_request_behind_an_interrupt_is_asked_again(monkeypatch):
+    monkeypatch.setattr(anykernel._shell, "FENCE_PATIENCE", 0.05)
+    async with scripted_kernel() as (kernel, script):
+        following = await kernel.submit("following")
+        first = await script.next()
+        script.start(first)
+        script.finish(first)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kernel.interrupt)
+            interrupt = await script.next("interrupt_request")
+            script.reply(interrupt)
+        await following.wait()
+        following = await kernel.submit("following")
+        lost = [await script.receive() for _ in range(3)]
+        assert [message.msg_type for message in lost] == 3 * ["kernel_info_request"]
+        assert following.state == "queued"
+        script.finish(lost[0])  # too late: only the last one counts
+        await settled_turns()
+        assert following.state == "queued"
+        script.finish(lost[2])  # (and `next` answers what may have come meanwhile)
+        assert (await script.next()).content["code"] == "following"
+
+
 async def test_code_that_starts_after_its_canceller_gave_up_is_interrupted_then():
     async with scripted_kernel(interrupt_timeout=0.1) as (kernel, script):
         execution = await kernel.submit("code")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 
 import nbformat
 import pytest
@@ -234,11 +235,15 @@ def test_carriage_returns_and_backspaces_are_carried_out(written, seen):
     assert result_of(out(written)).text == seen
 
 
-@given(st.text("ab\r\b\n", max_size=30))
+ERASURES = ("\x1b[K", "\x1b[0K", "\x1b[1K", "\x1b[2K")
+
+
+@given(st.lists(st.sampled_from(["a", "bc", "\r", "\b", "\b\b\b", "\n", *ERASURES]), max_size=30))
 @thorough
-def test_carriage_returns_and_backspaces_do_what_they_do_in_a_terminal(text):
+def test_movements_and_erasures_do_what_they_do_in_a_terminal(parts):
     lines, column = [[]], 0
-    for character in text:
+    for character in (character for part in parts for character in ([part] if part in ERASURES else part)):
+        line = lines[-1]
         if character == "\n":
             lines.append([])
             column = 0
@@ -246,10 +251,23 @@ def test_carriage_returns_and_backspaces_do_what_they_do_in_a_terminal(text):
             column = 0
         elif character == "\b":
             column = max(0, column - 1)
+        elif character in ERASURES:
+            start, end = {"1": (0, column + 1), "2": (0, len(line))}.get(character[2], (column, len(line)))
+            line[start:end] = " " * (min(end, len(line)) - start)
         else:
-            lines[-1][column : column + 1] = character
+            line.extend(" " * (column - len(line)))
+            line[column : column + 1] = character
             column += 1
-    assert terminal_text(text) == "\n".join(map("".join, lines))
+    shown = terminal_text("".join(parts)).split("\n")
+    # What was erased at the end of a line may be there as blanks, or not.
+    assert [line.rstrip() for line in shown] == ["".join(line).rstrip() for line in lines]
+
+
+@pytest.mark.parametrize("repeated", ["\x1b[1Ky", "\x1b[2Ky", "y\x1b[1K", "\b\x1b[Ky", "\ry\x1b[2K"])
+def test_a_line_with_many_erasures_takes_time_in_proportion_to_its_length(repeated):
+    started = time.process_time()
+    terminal_text("x" * 500_000 + repeated * 50_000)
+    assert time.process_time() - started < 5  # a minute and more if each looked at the line
 
 
 @pytest.mark.parametrize(
