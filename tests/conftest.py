@@ -3,6 +3,8 @@
 - Every async test runs on asyncio, asyncio with uvloop, and trio.
 - Every test leaves nothing behind: a fixture compares processes (orphans included), descriptors, threads and
   temporary directories with those before. Whatever is left fails the test.
+- Tests that need nothing of a kernel but that it runs code share one, the fixture `kernel`: starting one is most of what
+  they take.
 - No test waits without a bound: each gets a minute, or what its mark `limit` says. No sleep stands in for synchronisation.
 - What a real kernel can be made to do is tested with a real kernel; the rest with `scripted`.
 """
@@ -25,6 +27,8 @@ import anyio
 import psutil
 import pytest
 import uvloop
+
+from anykernel import open_kernel
 
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
@@ -56,9 +60,16 @@ def _bounded(test, limit: float):
     return wrapper
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=BACKENDS, scope="module")  # so that the tests of a module can share a kernel
 def anyio_backend(request):
     return request.param
+
+
+@pytest.fixture(scope="module")
+async def kernel(anyio_backend):
+    """An ipykernel for the tests of a module, one on each event loop; each test leaves it free, and alive."""
+    async with open_kernel() as kernel:
+        yield kernel
 
 
 @pytest.fixture(scope="session", autouse=True)

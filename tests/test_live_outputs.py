@@ -169,12 +169,11 @@ running = asyncio.ensure_future(task())
         assert result.outputs[0] == DisplayData({"text/plain": "'after'"}, {}, result.outputs[0].display_id)
 
 
-async def test_a_progress_bar_looks_as_on_a_terminal():
+async def test_a_progress_bar_looks_as_on_a_terminal(kernel):
     code = "from tqdm import tqdm\nfor _ in tqdm(range(50), desc='work', mininterval=0): pass\nprint('done')"
-    async with open_kernel() as kernel:
-        result = await kernel.execute(code, check=True)
-        assert result.stderr.count("\r") > 10
-        first, last, *_ = result.text.splitlines()
-        assert first.startswith("work: 100%|")
-        assert "50/50" in first
-        assert last == "done"
+    result = await kernel.execute(code, check=True)
+    assert result.stderr.count("\r") > 10
+    first, last, *_ = result.text.splitlines()
+    assert first.startswith("work: 100%|")
+    assert "50/50" in first
+    assert last == "done"

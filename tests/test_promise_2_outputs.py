@@ -37,7 +37,7 @@ async def test_20000_outputs_arrive_in_order_though_the_event_loop_is_blocked():
         assert not result.truncated
 
 
-async def test_outputs_are_typed_and_in_order():
+async def test_outputs_are_typed_and_in_order(kernel):
     code = """
 import sys
 print("to stdout")
@@ -48,42 +48,40 @@ display(Image(data=b"\\x89PNG\\r\\n\\x1a\\n", format="png"))
 print("\\x1b[31mred\\x1b[0m 10%\\r20%")
 {"a": 1}
 """
-    async with open_kernel() as kernel:
-        result = await kernel.execute(code, user_expressions={"two": "1 + 1", "bad": "1 / 0"})
-        assert result.stdout == "to stdout\n\x1b[31mred\x1b[0m 10%\r20%\n"
-        assert result.stderr == "to stderr\n"
-        displays = [o for o in result.outputs if isinstance(o, DisplayData)]
-        assert displays[0].data["text/html"] == "<b>bold</b>"
-        assert result.images == [b"\x89PNG\r\n\x1a\n"]
-        assert isinstance(result.outputs[-1], ExecuteResult)
-        assert result.data["text/plain"] == "{'a': 1}"
-        assert result.text.endswith("20% 10%\n{'a': 1}")  # as a terminal shows it
-        assert "\x1b" not in result.text
-        assert result.user_expressions["two"]["data"]["text/plain"] == "2"
-        assert result.user_expressions["bad"]["ename"] == "ZeroDivisionError"
+    result = await kernel.execute(code, user_expressions={"two": "1 + 1", "bad": "1 / 0"})
+    assert result.stdout == "to stdout\n\x1b[31mred\x1b[0m 10%\r20%\n"
+    assert result.stderr == "to stderr\n"
+    displays = [o for o in result.outputs if isinstance(o, DisplayData)]
+    assert displays[0].data["text/html"] == "<b>bold</b>"
+    assert result.images == [b"\x89PNG\r\n\x1a\n"]
+    assert isinstance(result.outputs[-1], ExecuteResult)
+    assert result.data["text/plain"] == "{'a': 1}"
+    assert result.text.endswith("20% 10%\n{'a': 1}")  # as a terminal shows it
+    assert "\x1b" not in result.text
+    assert result.user_expressions["two"]["data"]["text/plain"] == "2"
+    assert result.user_expressions["bad"]["ename"] == "ZeroDivisionError"
 
-        failed = await kernel.execute("print('before')\n1 / 0")
-        assert (failed.status, failed.error.ename) == ("error", "ZeroDivisionError")
-        assert failed.text.startswith("before\n")
-        assert "ZeroDivisionError: division by zero" in failed.text
+    failed = await kernel.execute("print('before')\n1 / 0")
+    assert (failed.status, failed.error.ename) == ("error", "ZeroDivisionError")
+    assert failed.text.startswith("before\n")
+    assert "ZeroDivisionError: division by zero" in failed.text
 
-        cell = nbformat.v4.new_code_cell("code", outputs=result.to_nbformat() + failed.to_nbformat())
-        nbformat.validate(nbformat.v4.new_notebook(cells=[cell]))
+    cell = nbformat.v4.new_code_cell("code", outputs=result.to_nbformat() + failed.to_nbformat())
+    nbformat.validate(nbformat.v4.new_notebook(cells=[cell]))
 
 
-async def test_clear_output_and_updates_are_carried_out_across_cells():
-    async with open_kernel() as kernel:
-        result = await kernel.execute("""
+async def test_clear_output_and_updates_are_carried_out_across_cells(kernel):
+    result = await kernel.execute("""
 from IPython.display import clear_output
 print("gone"); clear_output(); print("kept")
 clear_output(wait=True)
 print("instead")
 """)
-        assert result.stdout == "instead\n"
-        first = await kernel.execute("handle = display('old', display_id='d')")
-        other = await kernel.execute("display('old', display_id='d')")
-        await kernel.execute("handle.update('new')")
-        assert [r.outputs[0].data["text/plain"] for r in (first, other)] == ["'new'", "'new'"]
+    assert result.stdout == "instead\n"
+    first = await kernel.execute("handle = display('old', display_id='d')")
+    other = await kernel.execute("display('old', display_id='d')")
+    await kernel.execute("handle.update('new')")
+    assert [r.outputs[0].data["text/plain"] for r in (first, other)] == ["'new'", "'new'"]
 
 
 async def test_output_beyond_the_limit_is_dropped_from_the_middle_and_the_result_says_so():
@@ -110,15 +108,14 @@ async def test_100_mb_in_one_output_and_10_mb_of_code():
         assert result.data["text/plain"] == "10000000"
 
 
-async def test_lone_surrogates_and_nan_neither_hang_nor_lose_what_follows():
-    async with open_kernel() as kernel:
-        result = await kernel.execute("'\\ud800'")
-        assert result.data["text/plain"] == r"'\ud800'"
-        with pytest.raises(ProtocolError):  # nor does it survive this as code: it sends no reply
-            await kernel.execute("text = '\ud800'")
-        result = await kernel.execute("display({'application/json': {'x': float('nan')}}, raw=True); 1")
-        assert result.data["text/plain"] == "1"
-        assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
+async def test_lone_surrogates_and_nan_neither_hang_nor_lose_what_follows(kernel):
+    result = await kernel.execute("'\\ud800'")
+    assert result.data["text/plain"] == r"'\ud800'"
+    with pytest.raises(ProtocolError):  # nor does it survive this as code: it sends no reply
+        await kernel.execute("text = '\ud800'")
+    result = await kernel.execute("display({'application/json': {'x': float('nan')}}, raw=True); 1")
+    assert result.data["text/plain"] == "1"
+    assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
 
 
 async def test_a_consumer_that_keeps_up_loses_no_large_output():
@@ -127,8 +124,8 @@ async def test_a_consumer_that_keeps_up_loses_no_large_output():
         assert [int(output.data["text/plain"].rstrip("x")) async for output in execution] == list(range(60))
 
 
-async def test_a_slow_consumer_holds_nobody_up():
-    async with open_kernel() as kernel, kernel.stream("for i in range(1000): print(i)") as slow:
+async def test_a_slow_consumer_holds_nobody_up(kernel):
+    async with kernel.stream("for i in range(1000): print(i)") as slow:
         async for _ in slow:
             break
         # The consumer has taken one piece and does no more, and yet:
@@ -136,7 +133,7 @@ async def test_a_slow_consumer_holds_nobody_up():
         assert (await slow.wait()).stdout == "".join(f"{i}\n" for i in range(1000))
 
 
-async def test_late_output_reaches_messages_if_not_its_execution():
+async def test_late_output_reaches_messages_if_not_its_execution(kernel):
     code = """
 import threading, time
 def late():
@@ -145,7 +142,7 @@ def late():
 gate = threading.Event()
 threading.Thread(target=late).start()
 """
-    async with open_kernel() as kernel, kernel.messages("stream") as stream:
+    async with kernel.messages("stream") as stream:
         first = await kernel.execute(code)
         second = await kernel.execute("gate.set(); time.sleep(0.2)")
         message = await stream.receive()
@@ -153,13 +150,12 @@ threading.Thread(target=late).start()
         assert message.parent_id in (first.msg_id, second.msg_id)
 
 
-async def test_on_output_and_iteration_see_every_piece():
+async def test_on_output_and_iteration_see_every_piece(kernel):
     seen = []
-    async with open_kernel() as kernel:
-        result = await kernel.execute("for i in range(5): print(i, flush=True)\n'end'", on_output=seen.append)
-        assert "".join(o.text for o in seen if isinstance(o, Stream)) == "0\n1\n2\n3\n4\n"
-        assert isinstance(seen[-1], ExecuteResult)
-        execution = await kernel.submit("for i in range(5): print(i, flush=True)\n'end'")
-        pieces = [o async for o in execution]
-        assert "".join(o.text for o in pieces if isinstance(o, Stream)) == "0\n1\n2\n3\n4\n"
-        assert execution.result.stdout == result.stdout
+    result = await kernel.execute("for i in range(5): print(i, flush=True)\n'end'", on_output=seen.append)
+    assert "".join(o.text for o in seen if isinstance(o, Stream)) == "0\n1\n2\n3\n4\n"
+    assert isinstance(seen[-1], ExecuteResult)
+    execution = await kernel.submit("for i in range(5): print(i, flush=True)\n'end'")
+    pieces = [o async for o in execution]
+    assert "".join(o.text for o in pieces if isinstance(o, Stream)) == "0\n1\n2\n3\n4\n"
+    assert execution.result.stdout == result.stdout

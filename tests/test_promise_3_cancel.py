@@ -30,29 +30,27 @@ INTERRUPTIBLE = {
 }
 
 
-async def test_code_of_every_interruptible_kind_settles_after_its_timeout():
-    async with open_kernel() as kernel:
-        for name, (code, ename) in INTERRUPTIBLE.items():
-            start = time.monotonic()
-            with pytest.raises(ExecutionTimeoutError, match="interrupted") as caught:
-                await kernel.execute(f"print({name!r}, flush=True)\n{code}", timeout=0.5)
-            assert caught.value.settled, name
-            assert caught.value.result.stdout.startswith(name)
-            if name != "shell":  # IPython ends the cell without an exception
-                assert caught.value.result.error.ename == ename, name
-            assert time.monotonic() - start < 4, name
-            await usable(kernel)
+async def test_code_of_every_interruptible_kind_settles_after_its_timeout(kernel):
+    for name, (code, ename) in INTERRUPTIBLE.items():
+        start = time.monotonic()
+        with pytest.raises(ExecutionTimeoutError, match="interrupted") as caught:
+            await kernel.execute(f"print({name!r}, flush=True)\n{code}", timeout=0.5)
+        assert caught.value.settled, name
+        assert caught.value.result.stdout.startswith(name)
+        if name != "shell":  # IPython ends the cell without an exception
+            assert caught.value.result.error.ename == ename, name
+        assert time.monotonic() - start < 4, name
+        await usable(kernel)
 
 
-async def test_a_cancelled_caller_leaves_when_its_code_has_settled():
-    async with open_kernel() as kernel:
-        for name in ("sleep", "await", "child"):
-            code, _ = INTERRUPTIBLE[name]
-            async with kernel.messages("execute_input") as started, anyio.create_task_group() as tasks:
-                tasks.start_soon(kernel.execute, code)
-                await started.receive()
-                tasks.cancel_scope.cancel()
-            await usable(kernel)
+async def test_a_cancelled_caller_leaves_when_its_code_has_settled(kernel):
+    for name in ("sleep", "await", "child"):
+        code, _ = INTERRUPTIBLE[name]
+        async with kernel.messages("execute_input") as started, anyio.create_task_group() as tasks:
+            tasks.start_soon(kernel.execute, code)
+            await started.receive()
+            tasks.cancel_scope.cancel()
+        await usable(kernel)
 
 
 async def test_code_that_catches_the_interrupt_is_told_apart_and_restart_always_works():
@@ -88,7 +86,7 @@ async def test_a_c_call_that_holds_the_interpreter_settles_when_it_is_over():
         await usable(kernel)
 
 
-async def test_cleanup_of_the_code_is_not_interrupted_again_at_once():
+async def test_cleanup_of_the_code_is_not_interrupted_again_at_once(kernel):
     code = """
 import time
 try:
@@ -97,29 +95,27 @@ finally:
     time.sleep(0.5)
     print("clean")
 """
-    async with open_kernel() as kernel:
-        with pytest.raises(ExecutionTimeoutError) as caught:
-            await kernel.execute(code, timeout=0.3)
-        assert caught.value.result.stdout == "clean\n"
+    with pytest.raises(ExecutionTimeoutError) as caught:
+        await kernel.execute(code, timeout=0.3)
+    assert caught.value.result.stdout == "clean\n"
 
 
-async def test_only_the_cancelled_of_many_is_stopped():
-    async with open_kernel() as kernel:
-        results = {}
+async def test_only_the_cancelled_of_many_is_stopped(kernel):
+    results = {}
 
-        async def run(i):
-            results[i] = await kernel.execute(f"import time; time.sleep(0.01); print({i})")
+    async def run(i):
+        results[i] = await kernel.execute(f"import time; time.sleep(0.01); print({i})")
 
-        async with anyio.create_task_group() as tasks:
-            for i in range(10):
-                tasks.start_soon(run, i)
-            await anyio.wait_all_tasks_blocked()
-            with pytest.raises(ExecutionTimeoutError):
-                await kernel.execute("import time; time.sleep(100)", timeout=2)
-            for i in range(10, 20):
-                tasks.start_soon(run, i)
-        assert {i: r.stdout for i, r in results.items()} == {i: f"{i}\n" for i in range(20)}
-        await usable(kernel)
+    async with anyio.create_task_group() as tasks:
+        for i in range(10):
+            tasks.start_soon(run, i)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(ExecutionTimeoutError):
+            await kernel.execute("import time; time.sleep(100)", timeout=2)
+        for i in range(10, 20):
+            tasks.start_soon(run, i)
+    assert {i: r.stdout for i, r in results.items()} == {i: f"{i}\n" for i in range(20)}
+    await usable(kernel)
 
 
 @pytest.mark.limit(180)
@@ -155,69 +151,65 @@ async def test_half_of_50_cancelled_at_random_moments_touch_nobody_else(max_in_f
     assert cancelled_count > rounds * 5
 
 
-async def test_the_moment_between_settling_and_interrupting_never_hits_the_next_cell():
-    async with open_kernel() as kernel:
-        await kernel.execute("import time")
-        rng = random.Random(1)
-        for _ in range(20):
-            async with anyio.create_task_group() as tasks:
-
-                async def victim():
-                    with anyio.move_on_after(rng.uniform(0.001, 0.012)):
-                        await kernel.execute("time.sleep(0.004)")
-
-                async def bystander():
-                    result = await kernel.execute("time.sleep(0.002); 'fine'")
-                    assert result.data["text/plain"] == "'fine'"
-
-                tasks.start_soon(victim)
-                await anyio.lowlevel.checkpoint()
-                tasks.start_soon(bystander)
-        await usable(kernel)
-
-
-async def test_streams_left_early_and_consumers_that_raise():
-    async with open_kernel() as kernel:
-        endless = "import itertools, time\nfor i in itertools.count(): print(i, flush=True); time.sleep(0.01)"
-        async with kernel.stream(endless) as execution:
-            async for _ in execution:
-                break
-        assert execution.state == "settled"
-        await usable(kernel)
-        with pytest.raises(LookupError, match="mine"):
-            async with kernel.stream(endless) as execution:
-                async for _ in execution:
-                    raise LookupError("mine")
-        await usable(kernel)
-        execution = await kernel.submit(endless)
-        assert await execution.cancel()
-        assert (await execution.wait()).error.ename == "KeyboardInterrupt"
-        await usable(kernel)
-
-
-async def test_an_error_or_an_interrupt_aborts_nobody_elses_code():
-    async with open_kernel() as kernel:
-        executions = [await kernel.submit("1 / 0", stop_on_error=True)]
-        executions += [await kernel.submit(f"{i}") for i in range(5)]
-        results = [await e.wait() for e in executions]
-        assert [r.status for r in results] == ["error", *(5 * ["ok"])]
-
-
-async def test_a_caller_cancelled_while_the_kernel_waits_for_input():
-    async with open_kernel() as kernel:
-        asked = anyio.Event()
-
-        async def never(prompt, password):
-            asked.set()
-            await anyio.sleep_forever()
-
+async def test_the_moment_between_settling_and_interrupting_never_hits_the_next_cell(kernel):
+    await kernel.execute("import time")
+    rng = random.Random(1)
+    for _ in range(20):
         async with anyio.create_task_group() as tasks:
 
-            async def run():
-                await kernel.execute("input()", stdin=never)
+            async def victim():
+                with anyio.move_on_after(rng.uniform(0.001, 0.012)):
+                    await kernel.execute("time.sleep(0.004)")
 
-            tasks.start_soon(run)
-            await asked.wait()
-            tasks.cancel_scope.cancel()
-        await usable(kernel)
-        assert (await kernel.execute("input()", stdin=lambda *_: "fresh")).data["text/plain"] == "'fresh'"
+            async def bystander():
+                result = await kernel.execute("time.sleep(0.002); 'fine'")
+                assert result.data["text/plain"] == "'fine'"
+
+            tasks.start_soon(victim)
+            await anyio.lowlevel.checkpoint()
+            tasks.start_soon(bystander)
+    await usable(kernel)
+
+
+async def test_streams_left_early_and_consumers_that_raise(kernel):
+    endless = "import itertools, time\nfor i in itertools.count(): print(i, flush=True); time.sleep(0.01)"
+    async with kernel.stream(endless) as execution:
+        async for _ in execution:
+            break
+    assert execution.state == "settled"
+    await usable(kernel)
+    with pytest.raises(LookupError, match="mine"):
+        async with kernel.stream(endless) as execution:
+            async for _ in execution:
+                raise LookupError("mine")
+    await usable(kernel)
+    execution = await kernel.submit(endless)
+    assert await execution.cancel()
+    assert (await execution.wait()).error.ename == "KeyboardInterrupt"
+    await usable(kernel)
+
+
+async def test_an_error_or_an_interrupt_aborts_nobody_elses_code(kernel):
+    executions = [await kernel.submit("1 / 0", stop_on_error=True)]
+    executions += [await kernel.submit(f"{i}") for i in range(5)]
+    results = [await e.wait() for e in executions]
+    assert [r.status for r in results] == ["error", *(5 * ["ok"])]
+
+
+async def test_a_caller_cancelled_while_the_kernel_waits_for_input(kernel):
+    asked = anyio.Event()
+
+    async def never(prompt, password):
+        asked.set()
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+
+        async def run():
+            await kernel.execute("input()", stdin=never)
+
+        tasks.start_soon(run)
+        await asked.wait()
+        tasks.cancel_scope.cancel()
+    await usable(kernel)
+    assert (await kernel.execute("input()", stdin=lambda *_: "fresh")).data["text/plain"] == "'fresh'"

@@ -80,23 +80,22 @@ async def test_evaluate_gives_values_or_reprs():
         assert (await kernel.execute("1")).execution_count == 2
 
 
-async def test_requests_of_many_tasks_do_not_cross():
-    async with open_kernel() as kernel:
-        seen = []
+async def test_requests_of_many_tasks_do_not_cross(kernel):
+    seen = []
 
-        async def complete(i):
-            matches = (await kernel.complete(f"name_{i}_")).matches
-            seen.append(matches == [f"name_{i}_x"])
+    async def complete(i):
+        matches = (await kernel.complete(f"name_{i}_")).matches
+        seen.append(matches == [f"name_{i}_x"])
 
-        async def execute(i):
-            seen.append((await kernel.execute(f"print({i})")).stdout == f"{i}\n")
+    async def execute(i):
+        seen.append((await kernel.execute(f"print({i})")).stdout == f"{i}\n")
 
-        await kernel.execute("\n".join(f"name_{i}_x = 1" for i in range(20)))
-        async with anyio.create_task_group() as tasks:
-            for i in range(20):
-                tasks.start_soon(complete, i)
-                tasks.start_soon(execute, i)
-        assert seen == 40 * [True]
+    await kernel.execute("\n".join(f"name_{i}_x = 1" for i in range(20)))
+    async with anyio.create_task_group() as tasks:
+        for i in range(20):
+            tasks.start_soon(complete, i)
+            tasks.start_soon(execute, i)
+    assert seen == 40 * [True]
 
 
 async def test_silent_code_leaves_no_count_and_no_result_but_its_output():
@@ -108,29 +107,28 @@ async def test_silent_code_leaves_no_count_and_no_result_but_its_output():
         assert result.error.ename == "ZeroDivisionError"
 
 
-async def test_stdin_is_answered_or_refused():
-    async with open_kernel() as kernel:
-        result = await kernel.execute("input('? ')")
-        assert result.error.ename == "StdinNotImplementedError"
-        asked = []
+async def test_stdin_is_answered_or_refused(kernel):
+    result = await kernel.execute("input('? ')")
+    assert result.error.ename == "StdinNotImplementedError"
+    asked = []
 
-        async def answer(prompt, password):
-            asked.append((prompt, password))
-            await anyio.lowlevel.checkpoint()
-            return f"answer {len(asked)}"
+    async def answer(prompt, password):
+        asked.append((prompt, password))
+        await anyio.lowlevel.checkpoint()
+        return f"answer {len(asked)}"
 
-        code = "from getpass import getpass\n[input('name: '), getpass('word: '), input()]"
-        result = await kernel.execute(code, stdin=answer)
-        assert result.data["text/plain"] == "['answer 1', 'answer 2', 'answer 3']"
-        assert asked == [("name: ", False), ("word: ", True), ("", False)]
+    code = "from getpass import getpass\n[input('name: '), getpass('word: '), input()]"
+    result = await kernel.execute(code, stdin=answer)
+    assert result.data["text/plain"] == "['answer 1', 'answer 2', 'answer 3']"
+    assert asked == [("name: ", False), ("word: ", True), ("", False)]
 
-        def end(prompt, password):
-            raise EOFError
+    def end(prompt, password):
+        raise EOFError
 
-        assert (await kernel.execute("input()", stdin=end)).error.ename == "EOFError"
+    assert (await kernel.execute("input()", stdin=end)).error.ename == "EOFError"
 
 
-async def test_an_answer_to_a_prompt_that_was_interrupted_is_not_taken_for_the_next():
+async def test_an_answer_to_a_prompt_that_was_interrupted_is_not_taken_for_the_next(kernel):
     code = """
 try:
     input('first? ')
@@ -138,7 +136,7 @@ except KeyboardInterrupt:
     print('interrupted', flush=True)
 input('second? ')
 """
-    async with open_kernel() as kernel, anyio.create_task_group() as tasks:
+    async with anyio.create_task_group() as tasks:
         asked, cancelled = [], []
 
         async def answer(prompt, password):
@@ -224,40 +222,38 @@ async def test_working_directory_and_environment(tmp_path):
         assert await kernel.evaluate("__import__('os').environ['PATH']") == os.environ["PATH"]
 
 
-async def test_two_clients_of_one_kernel_get_what_is_theirs(tmp_path):
+async def test_two_clients_of_one_kernel_get_what_is_theirs(kernel, tmp_path):
     path = tmp_path / "connection.json"
-    async with open_kernel() as kernel:
-        kernel.connection.write(path)
-        for connection in (path, str(path), kernel.connection, json.loads(path.read_text())):
-            async with connect_kernel(connection) as other, kernel.messages("execute_input") as inputs:
-                async with anyio.create_task_group() as tasks:
-                    results = {}
+    kernel.connection.write(path)
+    for connection in (path, str(path), kernel.connection, json.loads(path.read_text())):
+        async with connect_kernel(connection) as other, kernel.messages("execute_input") as inputs:
+            async with anyio.create_task_group() as tasks:
+                results = {}
 
-                    async def run(client, name):
-                        results[name] = await client.execute(f"print('{name}')")
+                async def run(client, name):
+                    results[name] = await client.execute(f"print('{name}')")
 
-                    for i in range(10):
-                        tasks.start_soon(run, kernel, f"one {i}")
-                        tasks.start_soon(run, other, f"two {i}")
-                assert all(result.stdout == f"{name}\n" for name, result in results.items())
-                for _ in range(20):
-                    await inputs.receive()  # also the other's
-                assert other.pid is None
-                with pytest.raises(UnsupportedError):
-                    await other.restart()
-        assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
+                for i in range(10):
+                    tasks.start_soon(run, kernel, f"one {i}")
+                    tasks.start_soon(run, other, f"two {i}")
+            assert all(result.stdout == f"{name}\n" for name, result in results.items())
+            for _ in range(20):
+                await inputs.receive()  # also the other's
+            assert other.pid is None
+            with pytest.raises(UnsupportedError):
+                await other.restart()
+    assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
 
 
-async def test_connecting_to_a_busy_kernel_does_not_wait_for_its_cell():
-    async with open_kernel() as kernel:
-        execution = await kernel.submit("import time; print('runs', flush=True); time.sleep(60)")
-        async for _ in execution:
-            break  # an interrupt before would be lost
-        with anyio.fail_after(10):
-            async with connect_kernel(kernel.connection) as other:
-                assert other.info.implementation == "ipython"
-                await other.interrupt()
-        assert (await execution.wait()).error.ename == "KeyboardInterrupt"
+async def test_connecting_to_a_busy_kernel_does_not_wait_for_its_cell(kernel):
+    execution = await kernel.submit("import time; print('runs', flush=True); time.sleep(60)")
+    async for _ in execution:
+        break  # an interrupt before would be lost
+    with anyio.fail_after(10):
+        async with connect_kernel(kernel.connection) as other:
+            assert other.info.implementation == "ipython"
+            await other.interrupt()
+    assert (await execution.wait()).error.ename == "KeyboardInterrupt"
 
 
 async def test_a_jupyter_client_managers_kernel_can_be_connected_to(anyio_backend_name):
@@ -328,13 +324,12 @@ async def test_connection_files_that_cannot_be_used_are_told_apart(tmp_path):
             pass
 
 
-async def test_a_wrong_key_is_said_to_be_wrong_at_once():
-    async with open_kernel() as kernel:
-        fields = {name: getattr(kernel.connection, name) for name in ConnectionInfo.__struct_fields__}
-        with anyio.fail_after(10), pytest.raises(KernelStartError, match="the key or the encryption"):
-            async with connect_kernel({**fields, "key": "wrong"}):
-                pass
-        assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
+async def test_a_wrong_key_is_said_to_be_wrong_at_once(kernel):
+    fields = {name: getattr(kernel.connection, name) for name in ConnectionInfo.__struct_fields__}
+    with anyio.fail_after(10), pytest.raises(KernelStartError, match="the key or the encryption"):
+        async with connect_kernel({**fields, "key": "wrong"}):
+            pass
+    assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
 
 
 async def test_an_address_where_nobody_listens_is_a_start_timeout():

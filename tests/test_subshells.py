@@ -24,12 +24,6 @@ from .scripted import scripted_kernel
 BLOCK = "import threading, time\ngate = threading.Event()\nprint('runs', flush=True)\nwhile not gate.wait(0.01): pass"
 
 
-@pytest.fixture
-async def kernel():
-    async with open_kernel() as kernel:
-        yield kernel
-
-
 async def runs(execution):
     async for output in execution:
         assert output.text.startswith("runs")
@@ -149,9 +143,9 @@ async def test_leaving_stops_what_runs_there_and_fails_what_is_pending(kernel):
     assert len(kernel._connection.router.dispatchers) == 1
 
 
-async def test_one_whose_code_cannot_be_stopped_is_deleted_when_it_ends(kernel):
+async def test_one_whose_code_cannot_be_stopped_is_deleted_when_it_ends(kernel, monkeypatch):
     deaf = "import threading\ngate = threading.Event()\nprint('runs', flush=True)\ngate.wait()"
-    kernel.interrupt_timeout = 0.2
+    monkeypatch.setattr(kernel, "interrupt_timeout", 0.2)
     async with kernel.subshell() as subshell:
         running = await subshell.submit(deaf)
         await runs(running)
@@ -188,8 +182,8 @@ async def test_opening_and_leaving_can_be_cancelled_anywhere(kernel):
     assert len(kernel._connection.router.dispatchers) == 1
 
 
-async def test_restart_and_death_end_subshells(kernel):
-    async with kernel.subshell() as subshell:
+async def test_restart_and_death_end_subshells():
+    async with open_kernel() as kernel, kernel.subshell() as subshell:
         running = await subshell.submit(BLOCK)
         await runs(running)
         await kernel.restart()
@@ -293,9 +287,9 @@ async def test_what_asks_for_input_is_sent_when_no_beginning_code_can_take_it_aw
             tasks.start_soon(delete)
 
 
-async def test_code_that_outlives_its_subshell_still_keeps_others_from_asking(kernel):
+async def test_code_that_outlives_its_subshell_still_keeps_others_from_asking(kernel, monkeypatch):
     deaf = "import threading\ngate = threading.Event()\nprint('runs', flush=True)\ngate.wait()"
-    kernel.interrupt_timeout = 0.2
+    monkeypatch.setattr(kernel, "interrupt_timeout", 0.2)
     async with kernel.subshell() as subshell:
         running = await subshell.submit(deaf, stdin=lambda *_: "")
         await runs(running)
