@@ -95,6 +95,12 @@ class Handlers:
                 raise StdinError(f"the stdin handler returned {answer!r}; it must return a str", result=self._result)
             if request is self._prompt:
                 self._router.transport.send(
-                    Message("stdin", self._router.new_header("input_reply"), request.header, {}, {"value": answer})
+                    Message(
+                        "stdin",
+                        self._router.new_header("input_reply"),
+                        request.header,
+                        {},
+                        {"status": "ok", "value": answer},
+                    )
                 )
         self._asking = None

@@ -142,10 +142,10 @@ class _ReplayTransport:
         recorded = self._session.answers.get(prompt)
         if recorded is None:
             raise ReplayError("the recording has no answer to this input request")
-        if not recorded.masked and recorded.content != content:
+        was, now = recorded.content.get("value"), content.get("value")
+        if not recorded.masked and was != now:
             raise ReplayError(
-                f"in the recording the input request is answered with {_shortened(recorded.content)}, "
-                f"not with {_shortened(content)}"
+                f"in the recording the input request is answered with {was!r:.200}, not with {now!r:.200}"
             )
         self._session.answered.add(prompt)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 
 import anyio
 import pytest
 from jupyter_client.kernelspec import KernelSpec
 
-from anykernel import ExecutionTimeoutError, KernelDiedError, UnsupportedError, open_kernel
+from anykernel import ExecutionTimeoutError, KernelDiedError, UnsupportedError, connect_kernel, open_kernel
 
 IPYKERNEL6 = os.environ.get("ANYKERNEL_TEST_IPYKERNEL6")
 
@@ -121,6 +122,32 @@ async def test_the_main_job_works_on_every_kernel(case):
         if case.code is not PYTHON:
             with pytest.raises(UnsupportedError):
                 await kernel.evaluate("x")
+
+
+async def test_streams_other_clients_input_death_and_restart_are_the_same_on_every_kernel(case):
+    async with case.open() as kernel:
+        async with kernel.stream(case.code["print"]) as execution:
+            assert "".join([output.text async for output in execution]).strip() == "out"
+        async with connect_kernel(kernel.connection) as other, kernel.messages("stream") as messages:
+            assert (await other.execute(case.code["print"])).text.strip() == "out"
+            assert (await messages.receive()).content["text"].startswith("out")
+        if case.code is PYTHON:
+            asked = await kernel.execute("input('? ')", stdin=lambda prompt, _: f"answer to {prompt}")
+            assert asked.data["text/plain"] == "'answer to ? '"
+            assert not (await kernel.execute("input()")).ok
+
+        running, queued = await kernel.submit(case.code["sleep"]), await kernel.submit(case.code["print"])
+        cancelled = await kernel.submit(case.code["print"])
+        assert await cancelled.cancel()
+        assert (await cancelled.wait()).status == "aborted"
+        os.kill(kernel.pid, signal.SIGKILL)
+        for execution in (running, queued):
+            with pytest.raises(KernelDiedError) as caught:
+                await execution.wait()
+            assert caught.value.returncode == -signal.SIGKILL
+        await kernel.restart()
+        assert (await kernel.execute(case.code["print"])).text.strip() == "out"
+        assert len(kernel._connection.router) == 0
 
 
 async def test_ipc_works_where_the_kernel_has_it(case):

@@ -203,7 +203,7 @@ def record_question(recording, *, masked):
 async def test_an_answer_must_be_the_recorded_one(recording):
     record_question(recording, masked=False)
     async with replay_kernel(recording.path) as kernel:
-        with pytest.raises(ReplayError, match=r"answered with {'value': 'answer'}, not with {'value': 'other'}"):
+        with pytest.raises(ReplayError, match="answered with 'answer', not with 'other'"):
             await kernel.execute("cell", stdin=lambda prompt, password: "other")
     async with replay_kernel(recording.path) as kernel:
         assert (await kernel.execute("cell", stdin=lambda prompt, password: "answer")).text == "answered"
