@@ -38,7 +38,7 @@ from ._messages import (
 )
 from ._open import connect_kernel, open_kernel
 from ._outputs import DisplayData, ErrorOutput, ExecuteResult, Output, Stream
-from ._result import Result
+from ._result import Image, Result
 from ._subshell import Subshell
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ __all__ = [
     "ExecutionError",
     "ExecutionTimeoutError",
     "HistoryReply",
+    "Image",
     "InspectReply",
     "IsCompleteReply",
     "Kernel",
@@ -90,9 +91,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "replay_kernel":  # few programs replay anything, so its modules are imported when it is asked for
-        from ._replay import replay_kernel  # noqa: PLC0415
+if not TYPE_CHECKING:  # which would take any name for one of this module's
 
-        return replay_kernel
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name == "replay_kernel":  # few programs replay anything, so its modules are imported when it is asked for
+            from ._replay import replay_kernel  # noqa: PLC0415
+
+            return replay_kernel
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -189,40 +189,40 @@ class _Opening(Request):
         # It may lie behind another client's cell, which may be an async one and wait for the comm.
         router.half_done(self)
 
-    def on_reply(self, message: Message) -> None:
+    def _on_reply(self, message: Message) -> None:
         comms = message.content.get("comms")
         self._listed = self._comm.comm_id in comms if isinstance(comms, dict) else True  # nobody knows
         self._check()
 
-    def on_iopub(self, message: Message) -> None:
+    def _on_iopub(self, message: Message) -> None:
         if not is_idle(message):
             return
-        if self.header["msg_type"] == "comm_info_request":
+        if self._header["msg_type"] == "comm_info_request":
             self._idle = True
             self._check()
             return
-        self.router.forget(self)
+        self._router.forget(self)
         if self._comm.closed:
             self.done.set()
             return
-        if _runs_a_cell(self.router):
+        if _runs_a_cell(self._router):
             self.done.set()  # it is ahead of the next request
-        header = self.router.new_header("comm_info_request")
+        header = self._router.new_header("comm_info_request")
         try:
-            self.send(self.router, Message("shell", header, content={"target_name": self._comm.target_name}))
+            self.send(self._router, Message("shell", header, content={"target_name": self._comm.target_name}))
         except AnyKernelError:
             self.done.set()
 
-    def on_grace_over(self) -> None:
+    def _on_grace_over(self) -> None:
         self.done.set()
 
-    def on_end(self, ending: Ending) -> None:  # noqa: ARG002
+    def _on_end(self, ending: Ending) -> None:  # noqa: ARG002
         self.done.set()
 
     def _check(self) -> None:
         # Idle comes on IOPub behind all that the kernel said of the comm until then; the reply may overtake it.
         if self._idle and self._listed is not None:
-            self.router.forget(self)
+            self._router.forget(self)
             self._comm._opening = None
             if not self._listed:
                 self._comm._refuse()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import zmq
 
-from ._exceptions import KernelStartError
+from ._exceptions import ArgumentError, KernelStartError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,11 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
         return f"<ConnectionInfo {self.address('shell')} encrypted={self.curve_publickey is not None}>"
 
     def write(self, path: Path) -> None:
-        """Write a connection file that only this user can read."""
+        """Write a connection file that only this user can read, for `connect_kernel` in another process.
+
+        Raises:
+            FileExistsError: there is one; it is not written over.
+        """
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             fields = {key: value for key, value in msgspec.structs.asdict(self).items() if value is not None}
             file.write(json.dumps(fields, indent=1).encode())
@@ -56,12 +60,18 @@ def load_connection(connection: str | os.PathLike[str] | Mapping[str, Any] | Con
     """Take connection information as it comes: a file's path, a mapping with its fields, or itself.
 
     Raises:
+        ArgumentError: it is none of these.
         KernelStartError: the file cannot be read, or fields are missing or wrong.
     """
     if isinstance(connection, ConnectionInfo):
         return connection
     if isinstance(connection, Mapping):
         fields, source = dict(connection), "connection information"
+    elif not isinstance(connection, str | os.PathLike):
+        raise ArgumentError(f"a connection is a path, a mapping or a ConnectionInfo, not {type(connection).__name__}")
+    elif isinstance(connection, str) and connection.lstrip().startswith("{"):
+        # Not repeated in the error: it holds the key.
+        raise ArgumentError("a connection is a path, a mapping or a ConnectionInfo, not the text of a connection file")
     else:
         source = f"connection file {os.fspath(connection)!r}"
         try:

@@ -79,7 +79,7 @@ class Dispatcher:
         if execution in self._in_flight:
             self._in_flight.remove(execution)
             self._beginning.discard(execution)
-            self._prompting -= execution.prompts
+            self._prompting -= execution._prompts
             self._pump_others()
         self._pump()
 
@@ -96,7 +96,7 @@ class Dispatcher:
         queued = list(self._queued)
         self._queued.clear()
         for execution in queued:
-            execution.on_end(ending)
+            execution._on_end(ending)
 
     def _pump_others(self) -> None:
         for other in self.router.dispatchers:
@@ -113,15 +113,15 @@ class Dispatcher:
                 execution = next(iter(self._queued))
                 others = [other for other in self.router.dispatchers if other is not self]
                 prompting = any(other._prompting for other in others)
-                if execution.prompts and (prompting or any(other._beginning for other in others)):
+                if execution._prompts and (prompting or any(other._beginning for other in others)):
                     # Kernels have one stdin, and give an answer to whichever of their shells reads it first. They have
                     # one switch too, set by each execution as it begins: a False would take the input() away.
                     break
                 del self._queued[execution]
                 self._in_flight.add(execution)
-                self._prompting += execution.prompts
-                if not execution.prompts:
+                self._prompting += execution._prompts
+                if not execution._prompts:
                     self._beginning.add(execution)
-                execution._send(allow_stdin=prompting or execution.prompts)
+                execution._send(allow_stdin=prompting or execution._prompts)
         finally:
             self._pumping = False

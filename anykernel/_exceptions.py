@@ -127,6 +127,9 @@ class ExecutionTimeoutError(_ResultError, TimeoutError):
     It was interrupted if it was running, and never runs if it was not.
     """
 
+    result: Result
+    """What it had put out until then."""
+
     def __init__(self, message: str, *, result: Result, settled: bool) -> None:
         super().__init__(message, result=result)
         self.settled = settled

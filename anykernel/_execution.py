@@ -28,10 +28,11 @@ import anyio.lowlevel
 from ._exceptions import AnyKernelError, ExecutionTimeoutError, ProtocolError, StdinError
 from ._handlers import Handlers, OnOutput, StdinHandler
 from ._messages import Message
-from ._outputs import OUTPUT_TYPES, Output, OutputFold, parse_output
+from ._outputs import OUTPUT_TYPES, Output, OutputFold, bounded_error, parse_output
 from ._queue import ByteBoundedStream
 from ._result import Result
 from ._router import Ending, Request
+from ._watch import Watch
 
 if TYPE_CHECKING:
     from ._dispatcher import Dispatcher
@@ -61,11 +62,16 @@ class Execution(Request):
     last output an iteration raises what `wait` would raise.
     """
 
-    __slots__ = (
-        "_changed", "_check", "_code_started", "_dispatcher", "_doomed", "_driven", "_error", "_fold", "_handlers",
-        "_idle", "_interrupts", "_message", "_owner", "_released", "_replied", "_settled", "_silent",
-        "_started_time", "_stopping", "_streams", "_timeout", "_timeout_scope", "msg_id", "prompts", "result", "state",
-    )  # fmt: skip
+    __slots__ = {
+        **dict.fromkeys((
+            "_changed", "_check", "_code_started", "_dispatcher", "_doomed", "_driven", "_error", "_fold", "_handlers",
+            "_idle", "_interrupts", "_message", "_owner", "_prompts", "_released", "_replied", "_settled", "_silent",
+            "_started_time", "_stopping", "_streams", "_timeout", "_timeout_scope",
+        )),
+        "msg_id": "Id of the request, which is the ``parent_header.msg_id`` of all its messages.",
+        "result": "The result as far as it has come.",
+        "state": '``"queued"`` here, ``"sent"`` to the kernel, ``"running"`` there, or ``"settled"``.',
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -78,22 +84,19 @@ class Execution(Request):
         check: bool,
         on_output: OnOutput | None,
     ) -> None:
-        self.header = message.header
-        self.router = dispatcher.router
+        self._header = message.header
+        self._router = dispatcher.router
         self.msg_id: str = message.msg_id
-        """Id of the request."""
         self.state: State = "queued"
-        """``"queued"`` here, ``"sent"`` to the kernel, ``"running"`` there, or ``"settled"``."""
         self._fold = OutputFold(owner.output_limit)
         self.result = Result(self.msg_id, self._fold)
-        """The result as far as it has come."""
         self._owner = owner
         self._dispatcher = dispatcher
         self._message: Message | None = message
         self._silent = bool(message.content["silent"])
         self._timeout = timeout
         self._check = check
-        self.prompts = stdin is not None  # whether its code may ask for input
+        self._prompts = stdin is not None  # whether its code may ask for input
         # Makes the error that ends the waiting; each waiter raises one of its own.
         self._error: Callable[[], Exception] | None = None
         # Whether the waiting for it is over; where a task drives it, that is when this task is done with it.
@@ -112,7 +115,7 @@ class Execution(Request):
         self._handlers: Handlers | None = None
         self._streams: weakref.WeakSet[ByteBoundedStream[Any]] | None = None
         if stdin is not None or on_output is not None:
-            self._handlers = Handlers(self.router, self.result, stdin, on_output, owner.output_limit)
+            self._handlers = Handlers(self._router, self.result, stdin, on_output, owner.output_limit)
             if on_output is not None:
                 self._streams = weakref.WeakSet((self._handlers.inbox,))
 
@@ -155,22 +158,16 @@ class Execution(Request):
             self._streams.add(stream)
         return stream
 
-    async def watch(self) -> AsyncIterator[list[Output]]:
+    def watch(self) -> AsyncIterator[list[Output]]:
         """The outputs as a list that changes: ``async for outputs in execution.watch()``.
 
         Gives `Result.outputs` as it is, and again after changes (text that goes on, ``clear_output``, displays that
         anybody updates), until the execution has settled; then it raises what `wait` would. Changes that come
-        while the consumer is busy are given as one.
+        while the consumer is busy are given as one. Updates of displays that come later are in `Result.outputs`; for
+        when they come, see ``kernel.messages("update_display_data")``.
         """
         self._fold.on_change = self._notify
-        await anyio.lowlevel.checkpoint()
-        while True:
-            outputs = self._fold.outputs
-            yield outputs
-            await self._wait_until(lambda seen=outputs: self._released or self._fold.has_changed(seen))  # type: ignore[misc]
-            if not self._fold.has_changed(outputs):
-                break
-        self._outcome()
+        return Watch(self, self._fold)
 
     async def _wait_settled(self) -> None:
         if self._released:
@@ -303,15 +300,15 @@ class Execution(Request):
         message, self._message = self._message, None
         message.content["allow_stdin"] = allow_stdin
         self.state = "sent"
-        self._interrupts = self.router.interrupts_of(self.header)
+        self._interrupts = self._router.interrupts_of(self._header)
         try:
-            self.router.send(self, message)
+            self._router.send(self, message)
         except Exception as exc:  # noqa: BLE001 - also what the content's own methods raise
             self._settle(_same(exc))
 
-    def on_reply(self, message: Message) -> None:
+    def _on_reply(self, message: Message) -> None:
         if self._replied:
-            self.router.transport.dropped["repeated"] += 1
+            self._router.transport.dropped["repeated"] += 1
             return
         content = message.content
         if content.get("status") == "abort":  # bash_kernel's word for it
@@ -320,7 +317,7 @@ class Execution(Request):
             raise ProtocolError("an execute_reply without a status")
         self._replied = True
         result = self.result
-        result._reply = content
+        result._reply = bounded_error(content, message.size, self._owner.output_limit)
         result.metadata = message.metadata
         count = message.content.get("execution_count")
         if isinstance(count, int):
@@ -328,9 +325,9 @@ class Execution(Request):
         if self._idle:
             self._complete()
         else:
-            self.router.half_done(self)
+            self._router.half_done(self)
 
-    def on_iopub(self, message: Message) -> None:
+    def _on_iopub(self, message: Message) -> None:
         handler = _IOPUB.get(message.header["msg_type"])
         if handler is not None:
             handler(self, message)
@@ -380,10 +377,10 @@ class Execution(Request):
             if self._replied:
                 self._complete()
             else:
-                self.router.half_done(self, interrupted=self._was_interrupted)
+                self._router.half_done(self, interrupted=self._was_interrupted)
 
-    def on_input(self, message: Message) -> None:
-        if self._handlers is not None and self.prompts:
+    def _on_input(self, message: Message) -> None:
+        if self._handlers is not None and self._prompts:
             self._handlers.on_input(message)
             return
         self._fail(
@@ -394,7 +391,7 @@ class Execution(Request):
         )
         self._owner._start_soon(self._stop)
 
-    def on_grace_over(self) -> None:
+    def _on_grace_over(self) -> None:
         if not self._replied and self._was_interrupted:
             # The interrupt hit the kernel where it was about to reply (ipykernel then sends none).
             self.result._reply = {"status": "error", "ename": "KeyboardInterrupt", "evalue": "interrupted"}
@@ -404,12 +401,12 @@ class Execution(Request):
         else:
             self._settle(lambda: ProtocolError("the kernel finished the code without a reply", result=self.result))
 
-    def on_end(self, ending: Ending) -> None:
+    def _on_end(self, ending: Ending) -> None:
         self._settle(lambda: ending(self.result))
 
     @property
     def _was_interrupted(self) -> bool:
-        return self._interrupts != self.router.interrupts_of(self.header)
+        return self._interrupts != self._router.interrupts_of(self._header)
 
     def _code_runs(self) -> None:
         if not self._code_started:
@@ -424,7 +421,7 @@ class Execution(Request):
     def _settle(self, error: Callable[[], Exception] | None = None) -> None:
         if self.state == "settled":
             return
-        self.router.forget(self)
+        self._router.forget(self)
         self.state = "settled"
         if error is None:
             self._owner._displays.settled(self.msg_id, self._fold)

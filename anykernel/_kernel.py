@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
+from threading import get_ident
 from typing import Any, TypeVar
 
 import anyio
@@ -83,6 +84,7 @@ class Kernel(Shell):
         self.output_limit = output_limit
         self.interrupt_timeout = interrupt_timeout
         self._displays = Displays()
+        self._event_loop_thread = get_ident()
         self._connection = None
         self._attached = anyio.Event()
         self._last: Connection | None = None
@@ -99,6 +101,7 @@ class Kernel(Shell):
 
     def _detach(self) -> None:
         """Let calls wait for the next connection."""
+        self._event_loop_thread = get_ident()
         self._connection = None
         self._attached = anyio.Event()
 
@@ -120,6 +123,7 @@ class Kernel(Shell):
         self._attach(self._last)
 
     async def _connected(self) -> Connection:
+        self._check_thread()
         while self._connection is None:
             await self._attached.wait()
         return self._connection
@@ -157,6 +161,7 @@ class Kernel(Shell):
     async def _subscribe(
         self, types: Iterable[str], convert: Callable[[Message], T | None]
     ) -> AsyncIterator[ByteBoundedStream[T]]:
+        self._check_thread()
         await anyio.lowlevel.checkpoint()
         stream: ByteBoundedStream[T] = ByteBoundedStream(self.output_limit)
         if self._connection is not None and self._connection.router.ending is not None:
@@ -300,7 +305,8 @@ class Kernel(Shell):
     async def restart(self) -> None:
         """Start the kernel's process anew, and wait until the new one is ready.
 
-        Everything pending fails with `KernelRestartedError` and is not run again. Callable from any task, also
+        Everything pending fails with `KernelRestartedError` and is not run again. The new process listens elsewhere, with
+        new keys: `connection` changes. Callable from any task, also
         after the kernel has died; calls made during a restart join it, and requests wait for its end.
 
         Raises:
@@ -308,6 +314,7 @@ class Kernel(Shell):
             ConnectionClosedError: the block has ended, or the kernel was shut down.
             UnsupportedError: the kernel was connected to, not started.
         """
+        self._check_thread()
         await self._lifecycle.restart()
 
     async def shutdown(self) -> None:
@@ -316,6 +323,7 @@ class Kernel(Shell):
         Leaving the block of `open_kernel` does this by itself. A kernel that was connected to is asked to end
         with this call only.
         """
+        self._check_thread()
         await self._lifecycle.shutdown()
 
     @property
@@ -347,7 +355,10 @@ class Kernel(Shell):
 
     @property
     def execution_state(self) -> str:
-        """``"starting"``, ``"busy"`` or ``"idle"`` as last heard; ``"dead"`` when the connection has ended."""
+        """``"starting"``, ``"busy"`` or ``"idle"`` as last heard; ``"dead"`` when the connection has ended.
+
+        ``"unknown"`` where a kernel that was connected to has not said it yet.
+        """
         if self._connection is None:
             return "starting"
         return "dead" if self._connection.router.ending is not None else self._connection.router.execution_state

@@ -116,7 +116,8 @@ def _find_kernelspec(name: str) -> KernelSpec | _Installed:
         return manager.get_kernel_spec(name)
     except NoSuchKernel:
         installed = ", ".join(sorted(manager.find_kernel_specs())) or "none"
-        raise KernelSpecError(f"no kernelspec named {name!r}; installed are: {installed}") from None
+        hint = " (`pip install ipykernel` brings it)" if name == "python3" else ""
+        raise KernelSpecError(f"no kernelspec named {name!r}{hint}; installed are: {installed}") from None
     except (ValueError, TypeError, TraitError, OSError) as exc:
         raise KernelSpecError(f"the kernelspec {name!r} cannot be read: {exc}") from exc
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import os
 import re
 import shutil
@@ -49,6 +50,8 @@ from ._transport import Transport
 from ._zmq import DESCRIPTORS, ZmqTransport, ensure_descriptors
 
 __all__ = ["Connected", "Launched", "Restartable"]
+
+logger = logging.getLogger("anykernel")
 
 # How often a kernel that found its ports taken is started again on others.
 PORT_TRIES = 5
@@ -126,6 +129,10 @@ class Restartable(Owner):
             self.kernel._detach()
             router.end(ending)
         elif router.ending is None:
+            if self._restart_on_death and self._ready_once and not self._closed and self._restarting is None:
+                logger.warning(
+                    "a kernel that died %d times in %g s is not started again", RESTART_TRIES + 1, RESTART_WINDOW
+                )
             super()._end_dead(router, ending)
 
     def _may_restart(self) -> bool:

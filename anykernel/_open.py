@@ -43,8 +43,9 @@ async def open_kernel(
 ) -> AsyncIterator[Kernel]:
     """Start a kernel that lives for the length of a block.
 
-    Waits until the kernel is ready. When the block ends, however it ends, the kernel, its child processes, its
-    files and all tasks are gone.
+    ``async with open_kernel() as kernel:`` waits until the kernel is ready. When the block ends, however it ends, the
+    kernel, its child processes, its files and all tasks are gone. It must end in the task that entered it; to keep a
+    kernel for longer than a function, give it a task of its own.
 
     Args:
         kernel: a kernelspec's name, a jupyter_client ``KernelSpec``, or a command (a list of strings) with
@@ -137,7 +138,7 @@ async def connect_kernel(
         record_to: a new file to record to, as for `open_kernel`.
 
     Raises:
-        ArgumentError: an option has an unusable value, or there is a file at ``record_to``, or cannot be.
+        ArgumentError: ``connection`` or an option is unusable, or there is a file at ``record_to``, or cannot be.
         KernelStartError: the connection information cannot be used, or its key is not the kernel's.
         KernelStartTimeoutError: the kernel did not answer in time.
     """

@@ -4,7 +4,8 @@ How this works. `OutputFold` takes the IOPub messages of one request in order an
 to: adjacent text of one stream is one `Stream`, ``clear_output`` empties the list (at once, or when the next
 output comes), ``update_display_data`` replaces what carries its display id. The first half of the limit is the
 head and stays; once something did not fit there, all that follows goes to the tail. When head and tail exceed the
-limit, the tail forgets its oldest: so the middle is missing.
+limit, the tail forgets its oldest: so the middle is missing. A single output that is larger than what the tail has
+room for is cut itself, where it is text: an error, or text/plain.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ __all__ = [
     "Output",
     "OutputFold",
     "Stream",
+    "bounded_error",
+    "error_output",
     "parse_output",
 ]
 
@@ -48,6 +51,11 @@ class DisplayData(msgspec.Struct, frozen=True):
     display_id: str | None = None
     """The id under which a later ``update_display_data`` changes this output."""
 
+    @property
+    def text(self) -> str:
+        """As text: its ``text/plain``, or what comes nearest."""
+        return _bundle_text(self.data)
+
 
 class ExecuteResult(msgspec.Struct, frozen=True):
     """The value of the code's last expression, in several MIME types."""
@@ -56,6 +64,11 @@ class ExecuteResult(msgspec.Struct, frozen=True):
     metadata: dict[str, Any] = {}
     execution_count: int | None = None
     display_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """As text: its ``text/plain``, or what comes nearest."""
+        return _bundle_text(self.data)
 
 
 class ErrorOutput(msgspec.Struct, frozen=True):
@@ -66,11 +79,29 @@ class ErrorOutput(msgspec.Struct, frozen=True):
     traceback: list[str]
     """Lines for a terminal, mostly with ANSI colours."""
 
+    @property
+    def text(self) -> str:
+        """The traceback, or name and value where the kernel gives none."""
+        return "\n".join(self.traceback) or f"{self.ename}: {self.evalue}"
+
+
+def _bundle_text(data: dict[str, Any]) -> str:
+    for mime in ("text/plain", "text/markdown", "text/html"):
+        if isinstance(text := data.get(mime), str):
+            return text
+    return "".join(f"<{mime}>" for mime in data)
+
 
 Output = Stream | DisplayData | ExecuteResult | ErrorOutput
 
 OUTPUT_TYPES = frozenset({"stream", "display_data", "execute_result", "error"})
 """The types of the messages that `parse_output` makes new outputs of."""
+
+
+def error_output(content: dict[str, Any]) -> ErrorOutput:
+    """The exception that the content of an ``error`` message, or of a reply, tells."""
+    error = error_of(content)
+    return ErrorOutput(error.ename, error.evalue, error.traceback)
 
 
 def parse_output(msg_type: str, content: dict[str, Any]) -> Output:
@@ -85,8 +116,7 @@ def parse_output(msg_type: str, content: dict[str, Any]) -> Output:
             raise ProtocolError("a stream message without text")
         return Stream(name, text)
     if msg_type == "error":
-        error = error_of(content)
-        return ErrorOutput(error.ename, error.evalue, error.traceback)
+        return error_output(content)
     data, metadata = content.get("data"), content.get("metadata")
     if not isinstance(data, dict):
         raise ProtocolError(f"a {msg_type} message without data")
@@ -101,6 +131,42 @@ def parse_output(msg_type: str, content: dict[str, Any]) -> Output:
         count = content.get("execution_count")
         return ExecuteResult(data, metadata, count if type(count) is int and count >= 0 else None, display_id)
     return DisplayData(data, metadata, display_id)
+
+
+def shortened(output: DisplayData | ExecuteResult | ErrorOutput, limit: int) -> tuple[Output, int] | None:
+    """The output in at most about ``limit`` bytes, and in how many: its text without the middle, and nothing else.
+
+    None where it has no text.
+    """
+    if isinstance(output, ErrorOutput):
+        traceback = _cut("\n".join(output.traceback), limit // 2)
+        ename, evalue = _cut(output.ename, limit // 8), _cut(output.evalue, limit // 4)
+        return ErrorOutput(ename, evalue, traceback.split("\n")), _utf8_size(ename + evalue + traceback)
+    text = output.data.get("text/plain")
+    if not isinstance(text, str):
+        return None
+    text = _cut(text, limit)
+    return msgspec.structs.replace(output, data={"text/plain": text}, metadata={}), _utf8_size(text)
+
+
+def bounded_error(content: dict[str, Any], size: int, limit: int) -> dict[str, Any]:
+    """The content of a reply, in which the exception (it is in the outputs, too) takes no more than the limit."""
+    if content["status"] != "error" or size <= limit:
+        return content
+    short = shortened(error_output(content), limit)
+    assert short is not None
+    return {**content, **msgspec.structs.asdict(short[0])}
+
+
+_CUT = "[...]"
+
+
+def _cut(text: str, size: int) -> str:
+    excess = _utf8_size(text) - max(0, size - len(_CUT))
+    if excess <= len(_CUT):
+        return text
+    first, rest = _split(text, (size - len(_CUT)) // 2) if size > len(_CUT) else ("", text)
+    return f"{first}{_CUT}{_split(rest, excess, up=True)[1]}"
 
 
 # Characters of a stream's text that are kept in one piece: small pieces cost memory, trimming large ones time.
@@ -221,6 +287,11 @@ class OutputFold:
                     self._push(self._head, Stream(output.name, first), taken)
                     self._head_size += taken
                     output, size = Stream(output.name, rest), size - taken
+        room = self._limit - self._head_size
+        if size > room and not isinstance(output, Stream) and (short := shortened(output, room // 2)) is not None:
+            # Whole, it would push all that came before it out of the tail, and then itself.
+            self.dropped += size - short[1]
+            output, size = short
         self._push(self._tail, output, size)
         self._tail_size += size
         while (excess := self._head_size + self._tail_size - self._limit) > 0:

@@ -58,17 +58,18 @@ class Owner(Lifecycle):
         heartbeat_misses: int,
         recorder: Recorder | None = None,
     ) -> None:
-        for name, value, positive in (
-            ("startup_timeout", startup_timeout, False),
-            ("shutdown_timeout", shutdown_timeout, False),
-            ("interrupt_timeout", interrupt_timeout, False),
-            ("output_limit", output_limit, False),
-            ("max_in_flight", max_in_flight, True),
-            ("heartbeat_interval", heartbeat_interval, True),
-            ("heartbeat_misses", heartbeat_misses, True),
+        for name, value, kind, positive in (
+            ("startup_timeout", startup_timeout, float, False),
+            ("shutdown_timeout", shutdown_timeout, float, False),
+            ("interrupt_timeout", interrupt_timeout, float, False),
+            ("output_limit", output_limit, int, False),
+            ("max_in_flight", max_in_flight, int, True),
+            ("heartbeat_interval", heartbeat_interval, float, True),
+            ("heartbeat_misses", heartbeat_misses, int, True),
         ):
-            if not isinstance(value, int | float) or not (value > 0 if positive else value >= 0):
-                raise ArgumentError(f"{name} must be a {'positive' if positive else 'non-negative'} number: {value!r}")
+            if not isinstance(value, (int, kind)) or not (value > 0 if positive else value >= 0):
+                what = f"{'positive' if positive else 'non-negative'} {'number' if kind is float else 'integer'}"
+                raise ArgumentError(f"{name} must be a {what}, not {value!r}")
         self._startup_timeout = startup_timeout
         self._shutdown_timeout = shutdown_timeout
         self._max_in_flight = max_in_flight

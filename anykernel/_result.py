@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from ._exceptions import ExecutionAbortedError, ExecutionError
 from ._messages import error_of
-from ._outputs import DisplayData, ErrorOutput, ExecuteResult, Output, OutputFold, Stream
+from ._outputs import DisplayData, ErrorOutput, ExecuteResult, Output, OutputFold, Stream, error_output
 
-__all__ = ["Result", "terminal_text"]
+__all__ = ["Image", "Result", "terminal_text"]
 
 # CSI sequences (colours, cursor; but not "erase in line", which is carried out), strings (titles, links, graphics;
 # ended by BEL or ST), other escapes (character sets, saved cursor), and an escape character that introduces nothing.
@@ -71,21 +71,24 @@ class Result:
     ``outputs`` may still change after that: a display that another cell updates changes where it is shown.
     """
 
-    __slots__ = ("_fold", "_missed", "_reply", "complete", "duration", "execution_count", "metadata", "msg_id")
+    __slots__ = {
+        **dict.fromkeys(("_fold", "_missed", "_reply")),
+        "complete": "Whether both the reply and the end of the output (idle) have come.",
+        "duration": "Seconds from the kernel's busy to its idle, as seen here; None while it runs or if it never ran.",
+        "execution_count": "The kernel's number for it, as in ``In [1]``; None for silent code, and before it runs.",
+        "metadata": "The reply's metadata.",
+        "msg_id": "Id of the request, which is the ``parent_header.msg_id`` of all its messages.",
+    }
 
     def __init__(self, msg_id: str, fold: OutputFold) -> None:
         self._fold = fold
         self._missed = False
         self._reply: dict[str, Any] = {}
         self.msg_id = msg_id
-        """Id of the request, which is the ``parent_header.msg_id`` of all its messages."""
         self.execution_count: int | None = None
         self.complete = False
-        """Whether both the reply and the end of the output (idle) have come."""
         self.duration: float | None = None
-        """Seconds from the kernel's busy to its idle, as seen here; None while it runs or if it never ran."""
         self.metadata: dict[str, Any] = {}
-        """The reply's metadata."""
 
     @property
     def status(self) -> Literal["ok", "error", "aborted"] | None:
@@ -127,8 +130,11 @@ class Result:
         return {}
 
     @property
-    def images(self) -> list[bytes]:
-        """The images among displays and result, decoded: PNG, JPEG, GIF, WebP or (as UTF-8) SVG, one for each output."""
+    def images(self) -> list[Image]:
+        """The images among displays and result, decoded: PNG, JPEG, GIF, WebP or (as UTF-8) SVG, one for each output.
+
+        They are bytes, with their ``mime`` type.
+        """
         return [
             image
             for output in self.outputs
@@ -139,8 +145,7 @@ class Result:
     def error(self) -> ErrorOutput | None:
         """The exception that ended the code, if one did."""
         if self.status == "error":
-            error = error_of(self._reply)
-            return ErrorOutput(error.ename, error.evalue, error.traceback)
+            return error_output(self._reply)
         for output in reversed(self.outputs):
             if isinstance(output, ErrorOutput):
                 return output
@@ -165,12 +170,12 @@ class Result:
         for index, output in enumerate((*self.outputs, None)):
             # Each starts on a line of its own, the two streams too, as in a notebook: which of their texts comes
             # first is up to the kernel's buffers.
-            part = "" if output is None else terminal_text(_text(output))
+            part = "" if output is None else terminal_text(output.text)
             cut = index == self._fold.gap
             if (part or cut) and parts and not parts[-1].endswith("\n"):
                 parts.append("\n")
             if cut:
-                parts.append(f"[... {self._fold.dropped} bytes of output left out ...]\n")
+                parts.append(self._left_out)
             if part:
                 parts.append(part)
         # No text has a form for lone surrogates; what is read here goes on to files and other services.
@@ -197,40 +202,53 @@ class Result:
         return None
 
     def to_nbformat(self) -> list[dict[str, Any]]:
-        """The outputs as the ``outputs`` of a notebook's code cell (nbformat 4)."""
-        return [_to_nbformat(output) for output in self.outputs]
+        """The outputs as the ``outputs`` of a notebook's code cell (nbformat 4).
+
+        Plain dicts: ``nbformat.from_dict`` makes a whole notebook's nodes of them. Where the limit dropped outputs, there
+        is one on stderr that says so.
+        """
+        outputs = [_to_nbformat(output) for output in self.outputs]
+        if self._fold.gap is not None:
+            outputs.insert(self._fold.gap, _to_nbformat(Stream("stderr", self._left_out)))
+        return outputs
+
+    @property
+    def _left_out(self) -> str:
+        return f"[... {self._fold.dropped} bytes of output left out ...]\n"
 
     def __repr__(self) -> str:
         # Only the beginning is made into text: there may be much of it.
-        shown = terminal_text("".join(_text(output)[:200] for output in self.outputs[:5]))
+        shown = terminal_text("".join(output.text[:200] for output in self.outputs[:5]))
         if len(shown) > 60:
             shown = shown[:57] + "..."
         return f"<Result {self.status or 'partial'} [{self.execution_count}] {shown!r}>"
 
 
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_SVG = "image/svg+xml"
 
 
-def _image(data: dict[str, Any]) -> bytes | None:
+class Image(bytes):
+    """The bytes of an image, as a file of its type has them."""
+
+    mime: str
+    """Its type, such as ``"image/png"``."""
+
+    def __new__(cls, data: bytes, mime: str = "") -> Image:  # noqa: PYI034 - Self is new in Python 3.11
+        image = super().__new__(cls, data)
+        image.mime = mime
+        return image
+
+
+def _image(data: dict[str, Any]) -> Image | None:
     for mime in _IMAGES:
         if isinstance(encoded := data.get(mime), str):
             try:
-                return base64.b64decode(encoded)
+                return Image(base64.b64decode(encoded), mime)
             except (binascii.Error, ValueError):
                 continue
-    svg = data.get("image/svg+xml")
-    return svg.encode("utf-8", "replace") if isinstance(svg, str) else None
-
-
-def _text(output: Output) -> str:
-    if isinstance(output, Stream):
-        return output.text
-    if isinstance(output, ErrorOutput):
-        return "\n".join(output.traceback) or f"{output.ename}: {output.evalue}"
-    for mime in ("text/plain", "text/markdown", "text/html"):
-        if isinstance(text := output.data.get(mime), str):
-            return text
-    return "".join(f"<{mime}>" for mime in output.data)
+    svg = data.get(_SVG)
+    return Image(svg.encode("utf-8", "replace"), _SVG) if isinstance(svg, str) else None
 
 
 def _to_nbformat(output: Output) -> dict[str, Any]:

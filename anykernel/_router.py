@@ -53,26 +53,26 @@ def closed_ending(reason: str) -> Ending:
 
 
 class Request:
-    """One request in the table. Methods named ``on_...`` are called by the router; they neither wait nor raise."""
+    """One request in the table. Methods named ``_on_...`` are called by the router; they neither wait nor raise."""
 
-    __slots__ = ("header", "router")
+    __slots__ = ("_header", "_router")
 
-    header: dict[str, Any]
-    router: Router
+    _header: dict[str, Any]
+    _router: Router
 
-    def on_reply(self, message: Message) -> None:
+    def _on_reply(self, message: Message) -> None:
         """The reply came on shell or control."""
 
-    def on_iopub(self, message: Message) -> None:
+    def _on_iopub(self, message: Message) -> None:
         """Something that this request caused was published."""
 
-    def on_input(self, message: Message) -> None:
+    def _on_input(self, message: Message) -> None:
         """The kernel asks for input on behalf of this request."""
 
-    def on_grace_over(self) -> None:
+    def _on_grace_over(self) -> None:
         """IOPub was silent for so long that the missing half will not come."""
 
-    def on_end(self, ending: Ending) -> None:
+    def _on_end(self, ending: Ending) -> None:
         """The connection ended; the request is no longer in the table."""
 
 
@@ -112,23 +112,23 @@ class Reply(Request):
         assert self._reply is not None
         return self._reply
 
-    def on_reply(self, message: Message) -> None:
+    def _on_reply(self, message: Message) -> None:
         self._reply = message
-        self.router.forget(self)
+        self._router.forget(self)
         self._done.set()
 
-    def on_iopub(self, message: Message) -> None:
+    def _on_iopub(self, message: Message) -> None:
         if is_idle(message):
-            self.router.half_done(self)
+            self._router.half_done(self)
 
-    def on_grace_over(self) -> None:
-        msg_type = self.header["msg_type"]
-        if self._interrupts != self.router.interrupts_of(self.header) and msg_type in _REPEATABLE:
+    def _on_grace_over(self) -> None:
+        msg_type = self._header["msg_type"]
+        if self._interrupts != self._router.interrupts_of(self._header) and msg_type in _REPEATABLE:
             # An interrupt meant for the cell before it may have hit this request instead.
-            self.router.forget(self)
-            header = {**self.header, "msg_id": self.router.new_header(msg_type)["msg_id"]}
+            self._router.forget(self)
+            header = {**self._header, "msg_id": self._router.new_header(msg_type)["msg_id"]}
             self._message = msgspec.structs.replace(self._message, header=header)
-            self.send(self.router)
+            self.send(self._router)
             return
         self._fail(
             ProtocolError(
@@ -137,12 +137,12 @@ class Reply(Request):
             )
         )
 
-    def on_end(self, ending: Ending) -> None:
+    def _on_end(self, ending: Ending) -> None:
         self._fail(ending(None))
 
     def _fail(self, error: AnyKernelError) -> None:
         self._error = error
-        self.router.forget(self)
+        self._router.forget(self)
         self._done.set()
 
 
@@ -153,27 +153,27 @@ class Fence(Request):
 
     def __init__(self, on_passed: Callable[[], None]) -> None:
         self._on_passed = on_passed
-        self.header = {}
+        self._header = {}
 
     def send(self, router: Router, channel: str = "shell", **route: str) -> None:
         """Send it, or send it again; where the connection has ended, there is nothing to wait for."""
-        if self.header:
+        if self._header:
             router.forget(self)
         try:
             router.send(self, Message(channel, router.new_header("kernel_info_request", **route)))
         except AnyKernelError:
             self._on_passed()
 
-    def on_reply(self, message: Message) -> None:  # noqa: ARG002
-        self.router.forget(self)
+    def _on_reply(self, message: Message) -> None:  # noqa: ARG002
+        self._router.forget(self)
         self._on_passed()
 
-    def on_iopub(self, message: Message) -> None:
+    def _on_iopub(self, message: Message) -> None:
         # An interrupt that hits it leaves it without a reply.
         if is_idle(message):
-            self.on_reply(message)
+            self._on_reply(message)
 
-    def on_end(self, ending: Ending) -> None:  # noqa: ARG002
+    def _on_end(self, ending: Ending) -> None:  # noqa: ARG002
         self._on_passed()
 
 
@@ -249,8 +249,8 @@ class Router:
         """
         if self.ending is not None:
             raise self.ending(None)
-        request.router = self
-        request.header = message.header
+        request._router = self
+        request._header = message.header
         msg_id = message.msg_id
         if msg_id in self._requests:
             raise ArgumentError(f"a request with the msg_id {msg_id!r} is under way")
@@ -304,15 +304,15 @@ class Router:
 
     def forget(self, request: Request) -> None:
         """Take a request out of the table: it is done, or nobody waits for it any more."""
-        self._requests.pop(request.header["msg_id"], None)
+        self._requests.pop(request._header["msg_id"], None)
         self._half_done.pop(request, None)
 
     def fail(self, subshell_id: str, ending: Ending, *, but: Iterable[Request] = ()) -> None:
         """Fail what a subshell was asked and has not answered."""
         for request in list(self._requests.values()):
-            if request.header.get("subshell_id") == subshell_id and request not in but:
+            if request._header.get("subshell_id") == subshell_id and request not in but:
                 self.forget(request)
-                request.on_end(ending)
+                request._on_end(ending)
 
     def half_done(self, request: Request, *, interrupted: bool = False) -> None:
         """Watch a request of which only the reply or only idle has come."""
@@ -336,7 +336,7 @@ class Router:
                     if message.msg_type == "status":
                         self._on_status(message)
                     if request is not None:
-                        request.on_iopub(message)
+                        request._on_iopub(message)
                     elif message.msg_type == "shutdown_reply":
                         self.restart_announced = message.content.get("restart") is True
                 finally:
@@ -344,9 +344,9 @@ class Router:
             elif request is None:
                 self._drop("unknown", message)
             elif message.channel == "stdin":
-                request.on_input(message)
+                request._on_input(message)
             else:
-                request.on_reply(message)
+                request._on_reply(message)
         except ProtocolError as exc:
             self._drop("content", message, exc)
         except Exception:
@@ -375,7 +375,7 @@ class Router:
         self._requests.clear()
         self._half_done.clear()
         for request in requests:
-            request.on_end(ending)
+            request._on_end(ending)
         for on_ended in self.on_ended:
             on_ended(ending)
         self.ended.set()
@@ -403,7 +403,7 @@ class Router:
                     continue
                 del self._half_done[request]
                 try:
-                    request.on_grace_over()
+                    request._on_grace_over()
                 except Exception:
                     self.transport.dropped["error"] += 1
-                    logger.exception("could not end %s", request.header["msg_type"])
+                    logger.exception("could not end %s", request._header["msg_type"])

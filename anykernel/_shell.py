@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
@@ -51,10 +52,20 @@ class Shell:
     # Runs an async function in a task of the kernel's block.
     _start_soon: Callable[[Callable[[], Coroutine[Any, Any, object]]], None]
 
+    # The thread whose event loop it belongs to (`threading.get_ident`).
+    _event_loop_thread: int
     # None while the kernel starts or restarts; an ended one stays, to refuse calls with its reason.
     _connection: Connection | None
     # What the headers of requests hold so that they reach this shell.
     _route: Mapping[str, str] = {}
+
+    def _check_thread(self) -> None:
+        # Elsewhere, whoever waits would never be woken.
+        if get_ident() != self._event_loop_thread:
+            raise UnsupportedError(
+                "a kernel can be used only in the thread whose event loop opened it; from another thread, "
+                "call it by `anyio.from_thread.run` or a portal"
+            )
 
     async def _connected(self) -> Connection:
         raise NotImplementedError
@@ -125,13 +136,15 @@ class Shell:
 
         Args:
             code: in the kernel's language.
-            timeout: seconds from this call, time in the queue included; then the code is stopped as above.
+            timeout: seconds from this call, time in the queue behind other code included; then the code is stopped as
+                above.
             silent: leave out the execution count, the history and the last expression's value.
             store_history: let the kernel put it into its history.
             user_expressions: name to expression, evaluated after the code; see `Result.user_expressions`.
             stop_on_error: if the code raises, let the kernel abort whatever executions it has in its queue, those
-                of other clients included.
-            stdin: answers `input()`; called in this task. Without it, `input()` raises in the kernel.
+                of other clients included. What waits in the queue here is not in the kernel's, and is run.
+            stdin: answers `input()`; called in this task, with the prompt and whether it asks for a password. Without it,
+                `input()` raises in the kernel. It must not wait for other code in this shell, which waits for this.
             check: raise if the code raised, instead of returning a `Result` that says so.
             on_output: called in this task with each output as it comes.
 
@@ -235,6 +248,7 @@ class Shell:
         for name, function in (("stdin", stdin), ("on_output", on_output)):
             if function is not None and not callable(function):
                 raise ArgumentError(f"{name} must be a function, not {function!r}")
+        self._check_thread()
         # A caller that is cancelled already sends nothing.
         await anyio.lowlevel.checkpoint_if_cancelled()
         if timeout == math.inf:
@@ -357,6 +371,8 @@ class Shell:
         ``stop`` (line numbers, ``stop`` not included); ``"search"`` takes ``pattern`` (with ``*`` and ``?``),
         ``n`` and ``unique``.
         """
+        if hist_access_type not in ("tail", "range", "search"):
+            raise ArgumentError(f"history is asked for by 'tail', 'range' or 'search', not {hist_access_type!r}")
         content: dict[str, Any] = {"hist_access_type": hist_access_type, "output": output, "raw": raw}
         if hist_access_type == "range":
             content |= {"session": session, "start": start, "stop": stop}

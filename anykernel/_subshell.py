@@ -71,6 +71,7 @@ class Subshell(Shell):
         self._displays = kernel._displays
         self._start_soon = kernel._start_soon
         self._kernel = kernel
+        self._event_loop_thread = kernel._event_loop_thread
         self._connection = connection
         self._route = {"subshell_id": subshell_id}
         # Where its code runs, by `threading.get_ident` in the kernel; None is the main thread.
@@ -81,6 +82,7 @@ class Subshell(Shell):
         return f"<Subshell {self.id} of {self._kernel!r}>"
 
     async def _connected(self) -> Connection:
+        self._check_thread()
         self._connection.dispatcher.check()
         return self._connection
 

@@ -108,17 +108,17 @@ class _Exchange(Execution):
         if self._mail is not None:
             comm_id, buffers = self._mail
             self._mail = None
-            header, content = self.router.new_header("comm_msg"), {"comm_id": comm_id, "data": {MAIL: self.msg_id}}
+            header, content = self._router.new_header("comm_msg"), {"comm_id": comm_id, "data": {MAIL: self.msg_id}}
             with contextlib.suppress(ConnectionClosedError):  # then the request itself fails with it
-                self.router.transport.send(Message("shell", header, content=content, buffers=tuple(buffers)))
+                self._router.transport.send(Message("shell", header, content=content, buffers=tuple(buffers)))
         super()._send(allow_stdin=allow_stdin)
 
-    def on_iopub(self, message: Message) -> None:
+    def _on_iopub(self, message: Message) -> None:
         data = message.content.get("data")
         if message.msg_type == "comm_msg" and isinstance(data, dict) and "anykernel" in data:
             self.answer = message
         else:
-            super().on_iopub(message)
+            super()._on_iopub(message)
 
 
 async def _ask(shell: Shell, *request: Any) -> Any:

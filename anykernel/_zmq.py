@@ -169,6 +169,10 @@ class _Socket:
             if not self._receiving and not self._receive(_READ_BURST):
                 wake()
 
+        # anyio asks sniffio for the event loop where that is installed, and sniffio finds it by the task, which a
+        # callback has none of; so it is told.
+        if (sniffio := sys.modules.get("sniffio")) is not None:
+            sniffio.current_async_library_cvar.set("asyncio")
         loop.add_reader(self._fd, receive)
         self._wake = wake
         try:

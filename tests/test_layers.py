@@ -24,7 +24,7 @@ LAYERS = [
     ("_transport",),
     ("_zmq", "_process", "_record"),
     ("_script",),
-    ("_router", "_handlers", "_execution", "_dispatcher", "_comms", "_debugger"),
+    ("_router", "_handlers", "_watch", "_execution", "_dispatcher", "_comms", "_debugger"),
     ("_variables",),
     ("_shell", "_subshell", "_kernel"),
     ("_owner", "_lifecycle", "_open", "_replay"),

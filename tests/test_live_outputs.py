@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+
 import anyio
 import anyio.lowlevel
 import pytest
 
-from anykernel import DisplayData, KernelDiedError, Stream, open_kernel
+from anykernel import DisplayData, KernelDiedError, open_kernel
 
 from .scripted import scripted_kernel
 
@@ -17,7 +19,7 @@ def display(script, request, msg_type, text, display_id):
 
 
 def shown(outputs):
-    return [o.text if isinstance(o, Stream) else o.data["text/plain"] for o in outputs]
+    return [output.text for output in outputs]
 
 
 async def test_the_outputs_of_an_execution_are_watched_as_a_list_that_changes():
@@ -72,6 +74,17 @@ async def test_watching_ends_with_the_execution_and_raises_what_it_raises():
         with pytest.raises(KernelDiedError):
             async for _ in execution.watch():
                 pass
+
+
+async def test_watching_can_be_left_early():
+    async with scripted_kernel() as (kernel, script):
+        execution = await kernel.submit("code")
+        async for outputs in execution.watch():
+            assert outputs == []
+            break
+        gc.collect()  # trio warns of async generators that were left
+        script.finish(await script.next())
+        assert (await execution.wait()).ok
 
 
 async def test_a_busy_watcher_gets_many_changes_as_one():

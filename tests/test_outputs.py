@@ -319,8 +319,7 @@ def sized(kind, size, display_id):
 display_ids = st.sampled_from([None, "a", "b"])
 streams = st.builds(Stream, names, texts)
 others = st.builds(sized, st.sampled_from([DisplayData, ExecuteResult]), st.integers(1, 60), display_ids)
-errors = st.builds(lambda size: ErrorOutput("E", str(size), []), st.integers(1, 60))
-outputs = streams | others | errors
+outputs = streams | others  # which have no text: those that do are cut, see below
 clears = st.builds(lambda wait: ("clear", wait), st.booleans())
 updates = st.builds(lambda display_id, size: ("update", display_id, size), st.sampled_from("ab"), st.integers(1, 130))
 
@@ -328,7 +327,7 @@ updates = st.builds(lambda display_id, size: ("update", display_id, size), st.sa
 def size_of(output):
     if isinstance(output, Stream):
         return utf8_size(output.text)
-    return int(output.evalue) if isinstance(output, ErrorOutput) else output.data["size"]
+    return output.data["size"]
 
 
 def atoms(outputs):
@@ -388,6 +387,46 @@ def test_what_is_kept_is_the_beginning_and_the_end_of_what_came_with_the_gap_bet
         for index, (one, other) in enumerate(itertools.pairwise(fold.outputs), 1):
             if isinstance(one, Stream) and isinstance(other, Stream):
                 assert one.name != other.name or index == fold.gap
+
+
+def size_of_error(error):
+    return sum(map(utf8_size, (error.ename, error.evalue, *error.traceback)))
+
+
+@given(st.lists(texts, max_size=5), texts, st.integers(0, 100), st.integers(0, 200))
+@thorough
+def test_an_error_that_is_too_large_loses_its_middle_and_what_came_before_it_as_little_as_may_be(
+    lines, evalue, before, limit
+):
+    error = ErrorOutput("Error", evalue, lines)
+    size = size_of_error(error) + 2 * len(lines)
+    fold = fold_of(out("x" * before), limit=limit)
+    fold.add(error, size)
+    kept = fold.outputs[-1] if fold.outputs else None
+    if before + size <= limit:
+        assert (kept, fold.dropped) == (error, 0)
+    elif limit >= 200:  # room for ten times what tells that something is missing
+        assert isinstance(kept, ErrorOutput)
+        assert kept.evalue[:5] == evalue[:5]
+        assert "\n".join(kept.traceback).endswith("\n".join(lines)[-5:])
+        assert fold.dropped > 0
+    assert sum(utf8_size(o.text) if isinstance(o, Stream) else size_of_error(o) for o in fold.outputs) <= limit
+
+
+@pytest.mark.parametrize("kind", [DisplayData, ExecuteResult])
+def test_text_that_is_displayed_is_cut_and_what_is_no_text_is_left_out(kind):
+    text = "a" * 1000 + "b" * 1000
+    fold = fold_of(out("before"), limit=100)
+    fold.add(kind({"text/plain": text, "text/html": text, "image/png": text}, {"image/png": {}}), 6500)
+    before, shown = fold.outputs
+    assert before == out("before")
+    assert shown.text.startswith("a" * 20)
+    assert shown.text.endswith("b" * 20)
+    assert 50 < len(shown.text) + len(before.text) <= 100
+    assert shown.data.keys() == {"text/plain"}
+    assert fold.dropped == 6500 - len(shown.text)
+    fold.add(kind({"image/png": text}), 2000)
+    assert fold.outputs == [before]
 
 
 def test_an_update_that_does_not_fit_leaves_the_old_data_and_says_that_something_is_missing():
@@ -462,7 +501,7 @@ def test_adding_a_little_to_a_full_fold_does_not_copy_all_of_it(character, read)
 
 @pytest.mark.parametrize("limit", [0, 1])
 def test_a_limit_too_small_for_anything_drops_everything(limit):
-    fold = fold_of(out("text"), shown("a"), limit=limit)
+    fold = fold_of(out("text"), shown("longer than that"), limit=limit)
     assert stdout(fold) == ""
     assert not any(isinstance(output, DisplayData) for output in fold.outputs)
     assert fold.dropped == 14

@@ -159,7 +159,7 @@ async def test_a_shutdown_during_a_restart_ends_it():
             assert not kernel.is_alive
 
 
-async def test_a_kernel_restarts_by_itself_a_bounded_number_of_times(monkeypatch):
+async def test_a_kernel_restarts_by_itself_a_bounded_number_of_times(monkeypatch, caplog):
     monkeypatch.setattr(anykernel._lifecycle, "RESTART_TRIES", 2)
     async with open_kernel(on_death="restart") as kernel:
         for _ in range(2):
@@ -170,6 +170,7 @@ async def test_a_kernel_restarts_by_itself_a_bounded_number_of_times(monkeypatch
             await kernel.execute("import os; os._exit(1)")
         with pytest.raises(KernelDiedError):
             await kernel.execute("1 + 1")
+        assert "died 3 times" in caplog.text
         await kernel.restart()
         assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
 

@@ -272,6 +272,29 @@ async def test_a_jupyter_client_managers_kernel_can_be_connected_to(anyio_backen
         await manager.shutdown_kernel(now=True)  # which cleans up
 
 
+async def test_a_kernel_of_another_threads_event_loop_cannot_be_used(kernel):
+    async def use():
+        for call in (
+            kernel.execute("1"),
+            kernel.submit("1"),
+            kernel.complete("x"),
+            kernel.restart(),
+            kernel.shutdown(),
+        ):
+            with pytest.raises(UnsupportedError, match="from_thread"):
+                await call
+        with pytest.raises(UnsupportedError, match="from_thread"):
+            async with kernel.messages():
+                pass
+
+    await anyio.to_thread.run_sync(anyio.run, use)
+
+    def through_here():
+        return anyio.from_thread.run(kernel.evaluate, "6 * 7")
+
+    assert await anyio.to_thread.run_sync(through_here) == 42
+
+
 async def test_unknown_kernelspecs_are_answered_with_what_is_installed():
     with pytest.raises(KernelSpecError, match=r"'no-such-kernel'.*python3"):
         async with open_kernel("no-such-kernel"):
@@ -297,6 +320,7 @@ async def test_bad_options_are_refused():
         {"startup_timeout": -1},
         {"heartbeat_interval": 0},
         {"output_limit": "much"},
+        {"max_in_flight": 1.5},
         {"env": {"A": 1}},
         {"env": {"A": "\0"}},
         {"cwd": "/nonexistent"},
@@ -318,7 +342,13 @@ async def test_connection_files_that_cannot_be_used_are_told_apart(tmp_path):
     with pytest.raises(KernelStartError, match="not a JSON object"):
         async with connect_kernel(path):
             pass
-    path.write_text('{"shell_port": 1}')
+    text = '{"shell_port": 1, "key": "a secret"}'
+    for unusable in (5, text):
+        with pytest.raises(ArgumentError, match="a path, a mapping or a ConnectionInfo") as caught:
+            async with connect_kernel(unusable):
+                pass
+        assert "secret" not in str(caught.value)
+    path.write_text(text)
     with pytest.raises(KernelStartError, match=r"incomplete.*iopub_port"):
         async with connect_kernel(path):
             pass
@@ -349,14 +379,21 @@ def test_the_same_program_runs_under_every_event_loop(run):
         "asyncio": "import asyncio; asyncio.run(main())",
         "uvloop": "import uvloop; uvloop.run(main())",
     }
+    # With requests whose answers set clocks and start tasks from where no task runs: what goes wrong there is logged.
     program = f"""
-from anykernel import open_kernel
+from anykernel import connect_kernel, open_kernel
 async def main():
     async with open_kernel() as kernel:
         print((await kernel.execute("6 * 7")).text)
+        await kernel.usage()
+        async with connect_kernel(kernel.connection) as other:
+            execution = await other.submit("print('runs', flush=True); __import__('time').sleep(100)")
+            async for output in execution:
+                break
+            print(await execution.cancel())
 {runs[run]}
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
-    assert (done.stdout, done.stderr, done.returncode) == ("42\n", "", 0)
+    assert (done.stdout, done.stderr, done.returncode) == ("42\nTrue\n", "", 0)

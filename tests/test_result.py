@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import pickle
 import re
 import time
 
@@ -205,8 +206,25 @@ def test_text_says_what_is_missing_before_a_display_too():
 
 
 def test_text_says_what_is_missing_at_the_end_too():
-    assert "10 bytes of output left out" in result_of(shown("large"), limit=8).text
-    assert "10 bytes of output left out" in result_of(shown("small"), shown("large"), limit=20 - 1).text
+    image = DisplayData({"image/png": "large"})
+    for result in (result_of(image, limit=8), result_of(shown("small"), image, limit=20 - 1)):
+        assert "10 bytes of output left out" in result.text
+        # And so does a notebook.
+        told = {"output_type": "stream", "name": "stderr", "text": "[... 10 bytes of output left out ...]\n"}
+        assert told in result.to_nbformat()
+
+
+def test_every_output_has_a_text():
+    outputs = (out("a"), DisplayData({"text/plain": "b"}), ExecuteResult({"text/html": "c"}), ErrorOutput("D", "d", []))
+    assert [output.text for output in outputs] == ["a", "b", "c", "D: d"]
+    assert DisplayData({"image/png": "", "x/y": 1}).text == "<image/png><x/y>"
+
+
+def test_images_tell_their_type():
+    encoded = base64.b64encode(PNG).decode()
+    result = result_of(DisplayData({"image/png": encoded}), DisplayData({"image/svg+xml": "<svg/>"}))
+    assert [(image, image.mime) for image in result.images] == [(PNG, "image/png"), (b"<svg/>", "image/svg+xml")]
+    assert pickle.loads(pickle.dumps(result.images[0])).mime == "image/png"
 
 
 def test_a_progress_bar_reads_as_its_last_state():
