@@ -24,6 +24,7 @@ from ._exceptions import (
     UnsupportedError,
 )
 from ._execution import Execution
+from ._handlers import OnOutput, StdinHandler
 from ._kernel import Kernel
 from ._messages import (
     CommInfoReply,
@@ -38,6 +39,7 @@ from ._messages import (
 )
 from ._open import connect_kernel, open_kernel
 from ._outputs import DisplayData, ErrorOutput, ExecuteResult, Output, Stream
+from ._queue import ByteBoundedStream
 from ._result import Image, Result
 from ._subshell import Subshell
 
@@ -49,6 +51,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AnyKernelError",
     "ArgumentError",
+    "ByteBoundedStream",
     "Comm",
     "CommClosedError",
     "CommInfoReply",
@@ -76,11 +79,13 @@ __all__ = [
     "KernelStartError",
     "KernelStartTimeoutError",
     "Message",
+    "OnOutput",
     "Output",
     "ProtocolError",
     "ReplayError",
     "Result",
     "StdinError",
+    "StdinHandler",
     "Stream",
     "Subshell",
     "UnsupportedError",

@@ -23,7 +23,7 @@ import anyio
 import anyio.lowlevel
 
 from ._exceptions import AnyKernelError, ArgumentError, CommClosedError, ConnectionClosedError, UnsupportedError
-from ._messages import Message
+from ._messages import Message, as_buffers, as_dict
 from ._queue import MESSAGE_OVERHEAD, ByteBoundedStream
 from ._router import Ending, Request, Router, is_idle
 
@@ -187,7 +187,7 @@ class _Opening(Request):
     def send(self, router: Router, message: Message) -> None:
         router.send(self, message)
         # It may lie behind another client's cell, which may be an async one and wait for the comm.
-        router.half_done(self)
+        router.half_done(self, idle=False)
 
     def _on_reply(self, message: Message) -> None:
         comms = message.content.get("comms")
@@ -230,7 +230,8 @@ class _Opening(Request):
 
 
 def _runs_a_cell(router: Router) -> bool:
-    return any(dispatcher.busy for dispatcher in router.dispatchers)
+    # Of the main shell, the first, which is where comms are sent.
+    return any(dispatcher.busy for dispatcher in router.dispatchers[:1])
 
 
 class Comms:
@@ -280,9 +281,9 @@ class Comms:
             "shell",
             self.router.new_header(msg_type),
             {},
-            dict(metadata or {}),
+            as_dict("metadata", metadata),
             {"comm_id": comm_id, "data": {} if data is None else data, **content},
-            tuple(buffers),
+            as_buffers(buffers),
         )
 
     @asynccontextmanager

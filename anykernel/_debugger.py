@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ._exceptions import ArgumentError, DebugError, ProtocolError, UnsupportedError
-from ._messages import DebugReply, KernelInfo, read_reply
+from ._messages import DebugReply, KernelInfo, as_dict, read_reply
 from ._router import Router
 
 __all__ = ["Debugger"]
@@ -37,7 +37,7 @@ class Debugger:
             "type": "request",
             "seq": next(self._sequence),
             "command": command,
-            "arguments": dict(arguments or {}),
+            "arguments": as_dict("arguments", arguments),
         }
         try:
             reply = (await self._router.request("debug_request", content, channel="control")).content

@@ -80,6 +80,9 @@ class Dispatcher:
             self._in_flight.remove(execution)
             self._beginning.discard(execution)
             self._prompting -= execution._prompts
+            if execution in self.router.begging:
+                self.router.begging.remove(execution)
+                self._answer_again()
             self._pump_others()
         self._pump()
 
@@ -98,6 +101,18 @@ class Dispatcher:
         for execution in queued:
             execution._on_end(ending)
 
+    def _answer_again(self) -> None:
+        if self.router.begging:
+            return
+        for dispatcher in self.router.dispatchers:
+            for execution in dispatcher._in_flight:
+                if execution._handlers is not None:
+                    execution._handlers.answer_again()
+
+    def others_prompt(self) -> bool:
+        """Whether something may ask for input in another shell."""
+        return any(other._prompting for other in self.router.dispatchers if other is not self)
+
     def _pump_others(self) -> None:
         for other in self.router.dispatchers:
             if other is not self:
@@ -112,7 +127,7 @@ class Dispatcher:
             while self._queued and not self._held and len(self._in_flight) < self._max_in_flight:
                 execution = next(iter(self._queued))
                 others = [other for other in self.router.dispatchers if other is not self]
-                prompting = any(other._prompting for other in others)
+                prompting = self.others_prompt()
                 if execution._prompts and (prompting or any(other._beginning for other in others)):
                     # Kernels have one stdin, and give an answer to whichever of their shells reads it first. They have
                     # one switch too, set by each execution as it begins: a False would take the input() away.

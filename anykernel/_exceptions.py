@@ -52,6 +52,16 @@ __all__ = [
 class AnyKernelError(Exception):
     """Base class of every error of this package."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without calling __init__, which wants more than the text.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[AnyKernelError], args: tuple[Any, ...], attributes: dict[str, Any]) -> AnyKernelError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
+
 
 class ArgumentError(AnyKernelError, TypeError, ValueError):
     """Raised when an argument has the wrong type or value; nothing was sent."""

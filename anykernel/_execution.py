@@ -3,19 +3,12 @@
 How this works. A `Dispatcher` (of `anykernel._dispatcher`) keeps executions in a queue on our side, and lets at
 most ``max_in_flight`` lie in the kernel: what is still here can be cancelled without a trace, and neither an error
 nor an interrupt can abort anybody else's code. Everything up to the settling is plain calls from the router, so
-nothing is half done when a task is cancelled. User code (``on_output``, ``stdin``) runs in the task that waits for
+nothing is half done when a task is cancelled. (Stopping is `anykernel._stopping`'s business.) User code (``on_output``, ``stdin``) runs in the task that waits for
 the execution.
-
-Stopping is the delicate part. An interrupt names no target: it hits what the kernel runs when it arrives. So one
-is sent only while the target runs (its own busy has come, its idle has not), and the dispatcher holds what comes
-next until the target has settled and a `Fence` sent behind the interrupt has been passed. An interrupt may be lost (it
-falls between busy and the start of the code) or ignored (the code catches it), so it is repeated, every
-``INTERRUPT_INTERVAL`` seconds, until the target settles or ``interrupt_timeout`` is over.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 import weakref
@@ -25,13 +18,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 import anyio.lowlevel
 
-from ._exceptions import AnyKernelError, ExecutionTimeoutError, ProtocolError, StdinError
+from ._exceptions import AnyKernelError, ProtocolError, StdinError
 from ._handlers import Handlers, OnOutput, StdinHandler
 from ._messages import Message
 from ._outputs import OUTPUT_TYPES, Output, OutputFold, bounded_error, parse_output
 from ._queue import ByteBoundedStream
 from ._result import Result
-from ._router import Ending, Request
+from ._router import END_OF_INPUT, Ending, Request
+from ._stopping import stop
+from ._tasks import run_apart
 from ._watch import Watch
 
 if TYPE_CHECKING:
@@ -39,14 +34,6 @@ if TYPE_CHECKING:
     from ._shell import Shell
 
 __all__ = ["Execution"]
-
-logger = logging.getLogger("anykernel")
-
-# Seconds between two interrupts of code that does not settle: long enough for the code's own clean-up.
-INTERRUPT_INTERVAL = 1.0
-# Seconds from busy to the first interrupt where nothing else shows that the code has started: kernels say busy
-# before they can be interrupted, and an interrupt in between is lost.
-START_GRACE = 0.05
 
 # What an output takes in memory besides its text or data, in bytes, about.
 _OUTPUT_OVERHEAD = 256
@@ -142,8 +129,7 @@ class Execution(Request):
         Returns whether it has settled; if not, the code ignored the interrupts, and the kernel is still busy
         with it.
         """
-        with anyio.CancelScope(shield=True):
-            await self._stop()
+        await self._stop_apart()
         return self.state == "settled"
 
     def __aiter__(self) -> AsyncIterator[Output]:
@@ -166,7 +152,8 @@ class Execution(Request):
         while the consumer is busy are given as one. Updates of displays that come later are in `Result.outputs`; for
         when they come, see ``kernel.messages("update_display_data")``.
         """
-        self._fold.on_change = self._notify
+        if not self._released:
+            self._fold.on_change = self._notify
         return Watch(self, self._fold)
 
     async def _wait_settled(self) -> None:
@@ -207,6 +194,11 @@ class Execution(Request):
             await self._drive()
         except Exception as exc:  # noqa: BLE001 - whatever the user's functions raise
             self._error = _same(exc)
+        except anyio.get_cancelled_exc_class() as exc:
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            # Nobody has cancelled this task: a function of the user's has awaited a future of asyncio that was cancelled.
+            self._error = _same(AnyKernelError(f"the function given as on_output or stdin was cancelled: {exc!r}"))
         finally:
             self._release()
 
@@ -220,29 +212,15 @@ class Execution(Request):
                     self._timeout_scope = scope
                     await self._handle()
                 if not self._over:
-                    with anyio.CancelScope(shield=True):
-                        settled = await self._stop()
-                    self._fail(lambda: self._timeout_error(settled))
+                    await self._stop_apart()
+                    limits = self._timeout, self._owner.interrupt_timeout, self.state
+                    self._fail(lambda: self.result._timeout_error(*limits))
                 elif scope.cancelled_caught:
                     await self._handle()  # it settled in the same moment: its last outputs are still here
         except BaseException:
             if not self._over:
-                with anyio.CancelScope(shield=True):
-                    await self._stop()
+                await self._stop_apart()
             raise
-
-    def _timeout_error(self, settled: bool) -> ExecutionTimeoutError:
-        text = f"the code did not finish within {self._timeout} s"
-        if self.result.status == "aborted":
-            text += "; it was still queued and never runs"
-        elif settled:
-            text += "; it was interrupted"
-        else:
-            text += (
-                f"; it ignored interrupts for {self._owner.interrupt_timeout} s and runs on: "
-                "restart() or leaving the block ends it"
-            )
-        return ExecutionTimeoutError(text, result=self.result, settled=settled)
 
     async def _handle(self) -> None:
         if self._handlers is not None:
@@ -252,35 +230,12 @@ class Execution(Request):
         else:
             await self._wait_settled()
 
-    async def _stop(self) -> bool:
-        """Stop it, as `cancel` says; the caller shields."""
-        if self._dispatcher.discard(self):
-            self.result._reply = {"status": "aborted"}
-            self._settle()
-        with anyio.move_on_after(self._owner.interrupt_timeout):
-            if self._stopping:
-                await self._wait_until(lambda: self.state == "settled")
-                return True
-            self._stopping = True
-            try:
-                await self._wait_until(lambda: self.state in ("running", "settled"))
-                if not self._code_started:
-                    with anyio.move_on_after(START_GRACE):
-                        await self._wait_until(lambda: self._code_started or self._ended)
-                while not self._ended:
-                    try:
-                        await self._owner.interrupt()
-                    except AnyKernelError as exc:
-                        # It cannot be interrupted; that it did not settle is what the caller gets told.
-                        logger.debug("could not interrupt the kernel: %s", exc)
-                    with anyio.move_on_after(INTERRUPT_INTERVAL):
-                        await self._wait_until(lambda: self._ended)
-                # Idle, but the reply is still to come, or lost: an interrupt would hit what follows.
-                await self._wait_until(lambda: self.state == "settled")
-            finally:
-                self._stopping = False
-        self._doomed = self.state == "sent"
-        return self.state == "settled"
+    async def _stop_apart(self) -> None:
+        if self.state != "settled":
+            await run_apart(self._owner._start_soon, self._stop)
+
+    async def _stop(self) -> None:
+        await stop(self)
 
     @property
     def _ended(self) -> bool:
@@ -325,7 +280,7 @@ class Execution(Request):
         if self._idle:
             self._complete()
         else:
-            self._router.half_done(self)
+            self._router.half_done(self, idle=False)
 
     def _on_iopub(self, message: Message) -> None:
         handler = _IOPUB.get(message.header["msg_type"])
@@ -335,6 +290,8 @@ class Execution(Request):
     def _take_output(self, message: Message) -> None:
         output = parse_output(message.header["msg_type"], message.content)
         self._code_runs()
+        if self._handlers is not None:
+            self._handlers.on_output()
         self._owner._displays.show(output, message.size, self._fold)
         if self._streams:
             self._stream(output, message.size)
@@ -352,6 +309,9 @@ class Execution(Request):
 
     def _take_clear(self, message: Message) -> None:
         self._fold.clear(wait=bool(message.content.get("wait")))
+
+    def _take_capture(self, message: Message) -> None:
+        self._fold.capture(self.msg_id, message.content)
 
     def _take_input(self, message: Message) -> None:
         count = message.content.get("execution_count")
@@ -377,12 +337,18 @@ class Execution(Request):
             if self._replied:
                 self._complete()
             else:
-                self._router.half_done(self, interrupted=self._was_interrupted)
+                self._router.half_done(self, idle=True, interrupted=self._was_interrupted)
 
     def _on_input(self, message: Message) -> None:
+        if self._over or (self._handlers is not None and self._handlers.left):
+            # Nobody answers any more, and it asks again and again, whatever interrupts it.
+            if not self._dispatcher.others_prompt():
+                self._router.answer(message, END_OF_INPUT)
+            return
         if self._handlers is not None and self._prompts:
             self._handlers.on_input(message)
             return
+        self._router.begging.add(self)
         self._fail(
             lambda: StdinError(
                 f"the kernel asks {message.content.get('prompt')!r}, and there is no stdin handler; pass stdin=",
@@ -451,6 +417,7 @@ class Execution(Request):
         if self._released:
             return
         self._released = True
+        self._fold.on_change = None
         if self._settled is not None:
             self._settled.set()
         self._notify()
@@ -472,6 +439,7 @@ _IOPUB: dict[str, Callable[[Execution, Message], None]] = {
     **dict.fromkeys(OUTPUT_TYPES, Execution._take_output),
     "update_display_data": Execution._take_update,
     "clear_output": Execution._take_clear,
+    "comm_msg": Execution._take_capture,
     "execute_input": Execution._take_input,
     "status": Execution._take_status,
 }

@@ -17,7 +17,7 @@ from ._messages import Message
 from ._outputs import Output
 from ._queue import ByteBoundedStream
 from ._result import Result
-from ._router import Router
+from ._router import END_OF_INPUT, Router
 
 __all__ = ["Handlers", "OnOutput", "StdinHandler"]
 
@@ -44,6 +44,10 @@ class Handlers:
         self._stdin = stdin
         self._on_output = on_output
         self._prompt: Message | None = None  # the latest
+        # The latest that was answered, and how, until there is a sign that the code has got it.
+        self._answered: tuple[Message, str] | None = None
+        self.left = False
+        """Whether nobody calls them any more."""
         self._asking: anyio.CancelScope | None = None
 
     async def run(self) -> None:
@@ -53,26 +57,44 @@ class Handlers:
             StdinError: the answer is no str.
             Exception: what they raise.
         """
-        async for item in self.inbox:
-            if isinstance(item, Message):
-                await self._answer(item)
-            else:
-                assert self._on_output is not None
-                waitable = self._on_output(item)
-                if inspect.isawaitable(waitable):
-                    await waitable
+        try:
+            async for item in self.inbox:
+                if isinstance(item, Message):
+                    await self._answer(item)
+                else:
+                    assert self._on_output is not None
+                    waitable = self._on_output(item)
+                    if inspect.isawaitable(waitable):
+                        await waitable
+        finally:
+            self.left = True
 
     def on_input(self, message: Message) -> None:
         """The kernel asks for input."""
         # The code was interrupted in its input() if it asks again: an answer to the first would be taken for this.
         self._void()
+        self._answered = None
         self._prompt = message
         self.inbox.send_nowait(message, 0)
 
     def end(self) -> None:
         """It is decided how the execution ends: no answer is wanted any more."""
         self._void()
+        self._answered = None
         self.inbox.end()
+
+    def on_output(self) -> None:
+        """The code goes on."""
+        self._answered = None
+
+    def answer_again(self) -> None:
+        """The latest answer was kept back, or may have been taken by the code of another shell: the kernel gives it to
+        whichever reads first.
+
+        One that is not wanted any more does no harm: kernels throw such away when they ask again.
+        """
+        if self._answered is not None:
+            self._router.answer(*self._answered)
 
     def _void(self) -> None:
         self._prompt = None
@@ -90,17 +112,11 @@ class Handlers:
                 if inspect.isawaitable(answer):
                     answer = await answer
             except EOFError:
-                answer = "\x04"  # what Jupyter kernels take for the end of stdin
+                answer = END_OF_INPUT
             if not isinstance(answer, str):
                 raise StdinError(f"the stdin handler returned {answer!r}; it must return a str", result=self._result)
             if request is self._prompt:
-                self._router.transport.send(
-                    Message(
-                        "stdin",
-                        self._router.new_header("input_reply"),
-                        request.header,
-                        {},
-                        {"status": "ok", "value": answer},
-                    )
-                )
+                self._answered = request, answer
+                if not self._router.begging:
+                    self._router.answer(request, answer)
         self._asking = None

@@ -7,7 +7,7 @@ between two of them wait for the next. Nothing here does I/O itself or owns a ta
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from threading import get_ident
 from typing import Any, TypeVar
@@ -19,13 +19,14 @@ from ._comms import Comm, Comms
 from ._connection import ConnectionInfo
 from ._debugger import Debugger
 from ._dispatcher import Dispatcher
+from ._displays import Displays
 from ._exceptions import ArgumentError, ProtocolError, UnsupportedError
 from ._messages import DebugReply, KernelInfo, Message, UsageReply, read_reply
-from ._outputs import Displays
 from ._queue import MESSAGE_OVERHEAD, ByteBoundedStream
 from ._router import Ending, Request, Router
 from ._shell import Shell
 from ._subshell import SUBSHELLS, Subshell, open_subshell
+from ._tasks import StartSoon
 
 __all__ = ["Connection", "Kernel", "Lifecycle"]
 
@@ -74,7 +75,7 @@ class Kernel(Shell):
     def __init__(
         self,
         lifecycle: Lifecycle,
-        start_soon: Callable[[Callable[[], Coroutine[Any, Any, object]]], None],
+        start_soon: StartSoon,
         *,
         output_limit: int,
         interrupt_timeout: float,
@@ -112,9 +113,9 @@ class Kernel(Shell):
             self._fail(ending)
         self._end_messages()
 
-    def _end_messages(self, error: Exception | None = None) -> None:
+    def _end_messages(self, ending: Ending | None = None) -> None:
         for _, stream, _ in self._subscribers:
-            stream.end(error)
+            stream.end(ending(None) if ending is not None else None)
 
     def _fail(self, ending: Ending) -> None:
         """No connection followed the last one: refuse calls, until another is attached."""
@@ -321,7 +322,7 @@ class Kernel(Shell):
         """End the kernel now, and wait until it is gone; later calls raise `ConnectionClosedError`.
 
         Leaving the block of `open_kernel` does this by itself. A kernel that was connected to is asked to end
-        with this call only.
+        with this call only, and is waited for at most ``shutdown_timeout`` seconds.
         """
         self._check_thread()
         await self._lifecycle.shutdown()

@@ -145,6 +145,8 @@ def _from_kernelspec(name: str, spec: KernelSpec | _Installed) -> LaunchSpec:
 
 
 def _checked(spec: LaunchSpec) -> LaunchSpec:
+    if any("\0" in arg for arg in spec.argv):
+        raise KernelSpecError(f"the command of {spec.name!r} has an argument with a null character: {spec.argv}")
     if not any("{connection_file}" in arg for arg in spec.argv):
         raise KernelSpecError(
             f"the command of {spec.name!r} has no argument with '{{connection_file}}': {spec.argv}; "

@@ -25,7 +25,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import anyio.lowlevel
@@ -48,6 +48,9 @@ from ._process import KernelProcess, open_kernel_process
 from ._router import Ending, Router, closed_ending
 from ._transport import Transport
 from ._zmq import DESCRIPTORS, ZmqTransport, ensure_descriptors
+
+if TYPE_CHECKING:
+    from ._result import Result
 
 __all__ = ["Connected", "Launched", "Restartable"]
 
@@ -148,7 +151,12 @@ class Restartable(Owner):
             restarting.done.set()
         if error is not None and not self._closed:
             text = f"the kernel could not be started again: {error}"
-            self.kernel._fail(lambda result: KernelDiedError(text, result=result))
+
+            def ending(result: Result | None) -> KernelDiedError:
+                return KernelDiedError(text, result=result)
+
+            self.kernel._fail(ending)
+            self.kernel._end_messages(ending)
 
     async def _run_one(self, task_status: TaskStatus[None]) -> None:
         """Run one process to its end; one that found its ports taken is started again."""

@@ -6,11 +6,12 @@ indexed like the content they were made from (``reply["matches"]``).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ._exceptions import ExecutionError, ProtocolError
+from ._exceptions import ArgumentError, ExecutionError, ProtocolError
 
 if TYPE_CHECKING:
     from ._result import Result
@@ -26,8 +27,34 @@ __all__ = [
     "Message",
     "Reply",
     "UsageReply",
+    "as_buffers",
+    "as_dict",
     "read_reply",
 ]
+
+
+def as_dict(name: str, value: Any) -> dict[str, Any]:
+    """A dict of what a caller gives for an argument that is to be a mapping; None means an empty one.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ArgumentError(f"{name} must be a mapping, not {value!r:.200}")
+    return dict(value)
+
+
+def as_buffers(value: Any) -> tuple[bytes | memoryview, ...]:
+    """The buffers of what a caller gives for them; None means none.
+
+    Raises:
+        ArgumentError: it is not several.
+    """
+    if isinstance(value, bytes | bytearray | memoryview | str) or not isinstance(value, Iterable | None):
+        raise ArgumentError(f"buffers must be a list (or the like) of bytes, not {type(value).__name__}")
+    return tuple(value or ())
 
 
 class Message(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ import zmq
 from ._connection import ConnectionInfo, load_connection
 from ._exceptions import ArgumentError, UnsupportedError
 from ._kernel import Kernel
+from ._messages import as_dict
 from ._tasks import open_task_group
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ async def open_kernel(
     _check_choice("transport", transport, ("tcp", "ipc"))
     _check_choice("encryption", encryption, ("auto", "required", "disabled"))
     _check_choice("on_death", on_death, ("raise", "restart"))
-    for name, value in (env or {}).items():
+    env = as_dict("env", env)
+    if not isinstance(cwd, str | os.PathLike | None):
+        raise ArgumentError(f"cwd must be a path, not {cwd!r:.200}")
+    for name, value in env.items():
         if not (isinstance(name, str) and isinstance(value, str)) or "\0" in name + value or "=" in name:
             raise ArgumentError(f"env must map names to strings: {name!r} to {value!r}")
     if cwd is not None and not os.path.isdir(cwd):  # noqa: ASYNC240, PTH112 - a single stat

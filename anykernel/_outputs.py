@@ -10,7 +10,6 @@ room for is cut itself, where it is text: an error, or text/plain.
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +22,6 @@ from ._messages import error_of
 __all__ = [
     "OUTPUT_TYPES",
     "DisplayData",
-    "Displays",
     "ErrorOutput",
     "ExecuteResult",
     "Output",
@@ -176,11 +174,12 @@ _PIECE = 4096
 class _Entry:
     """One output in the fold; a stream's text is a deque of pieces of about one size."""
 
-    __slots__ = ("chunks", "name", "output", "size", "tail")
+    __slots__ = ("chunks", "name", "output", "size", "tail", "widget")
 
-    def __init__(self, output: Output, size: int, *, tail: bool) -> None:
+    def __init__(self, output: Output, size: int, *, tail: bool, widget: str | None) -> None:
         self.size = size
         self.tail = tail
+        self.widget = widget
         stream = output if isinstance(output, Stream) else None
         self.output = output if stream is None else None
         self.name = stream.name if stream is not None else None
@@ -219,6 +218,7 @@ class OutputFold:
         "_max_entries",
         "_tail",
         "_tail_size",
+        "_widget",
         "dropped",
         "on_change",
     )
@@ -227,7 +227,11 @@ class OutputFold:
         self._limit = limit
         self._half = limit // 2
         self._max_entries = 128 + limit // 512
-        self._clear_pending = False
+        # The `Output` widget (its comm's id) that captures what comes, and which widgets, or the whole (None), are to be
+        # cleared when their next output comes. In a notebook a widget shows what it captured; here it is in its place
+        # among the outputs, but clearing a widget clears nothing else.
+        self._widget: str | None = None
+        self._clear_pending: set[str | None] = set()
         self._displays: dict[str, list[_Entry]] = {}
         self._cache: list[Output] | None = None
         self.on_change: Callable[[], None] | None = None
@@ -244,17 +248,41 @@ class OutputFold:
         """Bytes that the limit cost."""
 
     def clear(self, *, wait: bool = False) -> None:
-        """Forget all outputs: now, or (``wait``) when the next one comes."""
-        self._clear_pending = wait
-        if not wait:
-            self._reset()
+        """Forget all outputs, or those of the widget that captures them: now, or (``wait``) when the next one comes."""
+        if wait:
+            self._clear_pending.add(self._widget)
+        else:
+            self._clear_pending.discard(self._widget)
+            self._forget(self._widget)
             self._changed()
+
+    def _forget(self, widget: str | None) -> None:
+        if widget is None:
+            self._reset()
+            return
+        for entries in (self._head, self._tail):
+            every = list(entries)
+            entries.clear()
+            for entry in every:
+                if entry.widget == widget:
+                    self._unlist(entry)
+                else:
+                    entries.append(entry)
+        self._head_size = sum(entry.size for entry in self._head)
+        self._tail_size = sum(entry.size for entry in self._tail)
+
+    def capture(self, msg_id: str, content: dict[str, Any]) -> None:
+        """Take a ``comm_msg``: an `Output` widget of ipywidgets tells by its state which request's output is its own."""
+        data = content.get("data")
+        state = data.get("state") if isinstance(data, dict) else None
+        if isinstance(state, dict) and isinstance(state.get("msg_id"), str):
+            self._widget = str(content.get("comm_id")) if state["msg_id"] == msg_id else None
 
     def add(self, output: Output, size: int) -> None:
         """Append one output of ``size`` bytes."""
-        if self._clear_pending:
-            self._clear_pending = False
-            self._reset()
+        if self._widget in self._clear_pending:
+            self._clear_pending.remove(self._widget)
+            self._forget(self._widget)
         self._add(output, size)
         self._changed()
 
@@ -321,13 +349,13 @@ class OutputFold:
 
     def _push(self, entries: list[_Entry] | deque[_Entry], output: Output, size: int) -> None:
         if isinstance(output, Stream):
-            if entries and entries[-1].name == output.name:
+            if entries and entries[-1].name == output.name and entries[-1].widget == self._widget:
                 entries[-1].append(output.text)
                 entries[-1].size += size
                 return
-            entries.append(_Entry(output, size, tail=entries is self._tail))
+            entries.append(_Entry(output, size, tail=entries is self._tail, widget=self._widget))
             return
-        entry = _Entry(output, size, tail=entries is self._tail)
+        entry = _Entry(output, size, tail=entries is self._tail, widget=self._widget)
         entries.append(entry)
         display_id = None if isinstance(output, ErrorOutput) else output.display_id
         if display_id is not None:
@@ -351,13 +379,16 @@ class OutputFold:
         else:
             self._tail.popleft()
             dropped = entry.size
-            display_id = None if isinstance(entry.output, ErrorOutput) else entry.output.display_id  # type: ignore[union-attr]
-            if display_id is not None:
-                self._displays[display_id].remove(entry)
-                if not self._displays[display_id]:
-                    del self._displays[display_id]
+            self._unlist(entry)
         self._tail_size -= dropped
         self.dropped += dropped
+
+    def _unlist(self, entry: _Entry) -> None:
+        display_id = getattr(entry.output, "display_id", None)
+        if display_id is not None:
+            self._displays[display_id].remove(entry)
+            if not self._displays[display_id]:
+                del self._displays[display_id]
 
     @property
     def outputs(self) -> list[Output]:
@@ -399,50 +430,3 @@ def _split(text: str, size: int, *, up: bool = False) -> tuple[str, str]:
     while 0 < size < len(data) and data[size] & 0xC0 == 0x80:
         size += step
     return data[:size].decode("utf-8", "surrogatepass"), data[size:].decode("utf-8", "surrogatepass")
-
-
-class Displays:
-    """Which folds what comes late belongs to: by display id, across requests, and by request once it has settled.
-
-    A fold is forgotten when its result is.
-    """
-
-    def __init__(self) -> None:
-        self._folds: dict[str, weakref.WeakSet[OutputFold]] = {}
-        self._prune_at = 64
-        self._settled: weakref.WeakValueDictionary[str, OutputFold] = weakref.WeakValueDictionary()
-
-    def show(self, output: Output, size: int, fold: OutputFold) -> None:
-        """Add an output of ``size`` bytes to a fold."""
-        fold.add(output, size)
-        if isinstance(output, DisplayData | ExecuteResult) and output.display_id is not None:
-            self.add(output.display_id, fold)
-
-    def settled(self, msg_id: str, fold: OutputFold) -> None:
-        """A request has settled; what it still puts out, in threads and tasks, is for `show_late`."""
-        self._settled[msg_id] = fold
-
-    def show_late(self, msg_id: str, msg_type: str, content: dict[str, Any], size: int) -> None:
-        """Add the content of an output message to the fold of the settled request that it names, or clear that."""
-        fold = self._settled.get(msg_id)
-        if fold is None:
-            return
-        if msg_type in OUTPUT_TYPES:
-            self.show(parse_output(msg_type, content), size, fold)
-        elif msg_type == "clear_output":
-            fold.clear(wait=bool(content.get("wait")))
-
-    def add(self, display_id: str, fold: OutputFold) -> None:
-        self._folds.setdefault(display_id, weakref.WeakSet()).add(fold)
-        if len(self._folds) > self._prune_at:
-            self._folds = {
-                key: folds for key, folds in self._folds.items() if any(key in fold._displays for fold in folds)
-            }
-            self._prune_at = max(64, 2 * len(self._folds))
-
-    def update(self, content: dict[str, Any], size: int) -> None:
-        """Carry out the content of an ``update_display_data``; ids that nobody shows are passed over."""
-        output = parse_output("update_display_data", content)
-        assert isinstance(output, DisplayData)
-        for fold in self._folds.get(output.display_id or "", ()):
-            fold.update(output.display_id or "", output.data, output.metadata, size)

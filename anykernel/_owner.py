@@ -77,18 +77,19 @@ class Owner(Lifecycle):
         self._heartbeat_misses = heartbeat_misses
         self._recorder = recorder
         self._tasks = tasks
+        self._helpers: TaskGroup
         self._closed = False
         self._scope = anyio.CancelScope()
         self._router: Router | None = None
 
         def start_soon(func: Callable[[], Coroutine[Any, Any, object]]) -> None:
-            tasks.start_soon(func)
+            self._helpers.start_soon(func)
 
         self.kernel = Kernel(self, start_soon, output_limit=output_limit, interrupt_timeout=interrupt_timeout)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Kernel]:
-        """The kernel, ready, for the length of a block; at its end everything in the task group is cancelled."""
+        """The kernel, ready, for the length of a block; at its end its tasks are cancelled."""
         try:
             await self._tasks.start(self._own)
             # From here on, a cancellation of the block reaches the block only, and `close` ends the owning:
@@ -97,12 +98,14 @@ class Owner(Lifecycle):
             self._scope.shield = True
             yield self.kernel
         finally:
+            # (This ends all tasks. To cancel the task group would cancel the task of the block, too, and up to Python 3.12
+            # that would not be taken back in a task in which an asyncio.TaskGroup has failed.)
             self.close()
-            self._tasks.cancel_scope.cancel()
 
     async def _own(self, *, task_status: TaskStatus[None]) -> None:
         with self._scope:
-            await self._run(task_status)
+            async with open_task_group() as self._helpers:
+                await self._run(task_status)
 
     async def _run(self, task_status: TaskStatus[None]) -> None:
         raise NotImplementedError
@@ -113,6 +116,8 @@ class Owner(Lifecycle):
         self._scope.cancel()
 
     def _close(self, reason: str) -> None:
+        if self._closed:
+            return
         self._closed = True
         self.kernel._close(closed_ending(reason))
         if self._router is not None:
@@ -231,7 +236,7 @@ class Owner(Lifecycle):
         """The kernel is dead."""
         self._record_death(router, ending)
         router.end(ending)
-        self.kernel._end_messages(ending(None))
+        self.kernel._end_messages(ending)
 
     def _record_death(self, router: Router, ending: Ending) -> None:
         if self._recorder is not None and router.ending is None:

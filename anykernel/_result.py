@@ -8,61 +8,97 @@ import json
 import re
 from typing import Any, Literal
 
-from ._exceptions import ExecutionAbortedError, ExecutionError
+from ._exceptions import ExecutionAbortedError, ExecutionError, ExecutionTimeoutError
 from ._messages import error_of
 from ._outputs import DisplayData, ErrorOutput, ExecuteResult, Output, OutputFold, Stream, error_output
 
 __all__ = ["Image", "Result", "terminal_text"]
 
-# CSI sequences (colours, cursor; but not "erase in line", which is carried out), strings (titles, links, graphics;
-# ended by BEL or ST), other escapes (character sets, saved cursor), and an escape character that introduces nothing.
+# CSI sequences (colours, cursor; but not those that are carried out: "erase in line", and the cursor up and down), strings
+# (titles, links, graphics; ended by BEL or ST), other escapes (character sets, saved cursor), and an escape character
+# that introduces nothing.
 _ANSI = re.compile(
-    r"\x1b(?:\[(?![012]?K)[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~]|(?!\[[012]?K)[0-~]|(?!\[))"
+    r"\x1b(?:\[(?![012]?K|[0-9]{0,4}[AB])[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~]"
+    r"|(?!\[[012]?K|\[[0-9]{0,4}[AB])[0-~]|(?!\[))"
 )
-_MOVES = re.compile(r"(\r|\x08|\x1b\[[012]?K)")
+_UP_OR_DOWN = re.compile(r"\x1b\[[0-9]{0,4}[AB]")
+_MOVES = re.compile(r"(\r|\x08|\n|\x1b\[[012]?K|\x1b\[[0-9]{0,4}[AB])")
 
 
 def terminal_text(text: str) -> str:
-    """What a terminal would show: ANSI sequences removed; carriage returns, backspaces and erasures carried out."""
+    """What a terminal would show: ANSI sequences removed; movements of the cursor and erasures carried out."""
     if "\x1b" in text:
         text = _ANSI.sub("", text)
     if "\r" not in text and "\b" not in text and "\x1b" not in text:
         return text
-    lines = text.replace("\r\n", "\n").split("\n")
-    return "\n".join(_overwrite(line) if _MOVES.search(line) else line for line in lines)
+    text = text.replace("\r\n", "\n")
+    # Lines take much more memory as cells than as text: only those that need it, where none depends on another.
+    pieces = [text] if _UP_OR_DOWN.search(text) else text.split("\n")
+    return "\n".join(_on_screen(piece) if _MOVES.search(piece) else piece for piece in pieces)
 
 
-def _overwrite(line: str) -> str:
-    # Takes time in proportion to the line, whatever it does: what is erased is neither stored nor erased twice.
-    cells: list[str] = []
-    column = 0
-    start = 0  # of what is stored: before it, all is blank
-    blank = 0  # as far as is known, all before it is blank
-    for part in _MOVES.split(line):
-        if part == "\r":
+def _on_screen(text: str) -> str:
+    lines, row, column = [_Line()], 0, 0
+    for part in _MOVES.split(text):
+        if part == "\n":
+            row, column = row + 1, 0
+        elif part == "\r":
             column = 0
         elif part == "\b":
             column = max(0, column - 1)
-        elif part in ("\x1b[K", "\x1b[0K"):
-            del cells[max(0, column - start) :]
-        elif part == "\x1b[1K":
-            end = min(column + 1, start + len(cells))
-            if blank < end:
-                cells[max(0, blank - start) : end - start] = " " * (end - max(blank, start))
-                blank = end
-        elif part == "\x1b[2K":
-            cells.clear()
+        elif part.startswith("\x1b"):
+            if part[-1] == "K":
+                lines[row].erase(part[2], column)
+            else:
+                count = int(part[2:-1] or 1)
+                row = max(0, row - count) if part[-1] == "A" else min(row + count, len(lines) - 1)
         elif part:
-            if not cells:
-                start = blank = column
-            elif column < start:
-                cells[:0] = " " * (start - column)
-                start = column
-            cells.extend(" " * (column - start - len(cells)))
-            cells[column - start : column - start + len(part)] = part
-            blank = min(blank, column)
+            lines[row].write(part, column)
             column += len(part)
-    return " " * start + "".join(cells) if cells else ""
+        if row == len(lines):
+            lines.append(_Line())
+    return "\n".join(line.text for line in lines)
+
+
+class _Line:
+    """A line of a terminal. Takes time in proportion to what is done to it: nothing is erased twice."""
+
+    __slots__ = ("_blank", "_cells", "_start")
+
+    def __init__(self) -> None:
+        self._cells: list[str] = []
+        self._start = 0  # of the cells: before it, all is blank
+        self._blank = 0  # as far as is known, all before it is blank
+
+    @property
+    def text(self) -> str:
+        return " " * self._start + "".join(self._cells) if self._cells else ""
+
+    def write(self, text: str, column: int) -> None:
+        cells = self._cells
+        if not cells:
+            self._start = self._blank = column
+        elif column < self._start:
+            cells[:0] = " " * (self._start - column)
+            self._start = column
+        column -= self._start
+        cells.extend(" " * (column - len(cells)))
+        cells[column : column + len(text)] = text
+        self._blank = min(self._blank, column + self._start)
+
+    def erase(self, mode: str, column: int) -> None:
+        """Erase to the end (``"0"``, or none), from the beginning (``"1"``), or all of it (``"2"``)."""
+        start = self._start
+        if mode == "2":
+            self._cells.clear()
+        elif mode == "1":
+            end = min(column + 1, start + len(self._cells))
+            if self._blank < end:
+                first = max(self._blank, start)
+                self._cells[first - start : end - start] = " " * (end - first)
+                self._blank = end
+        else:
+            del self._cells[max(0, column - start) :]
 
 
 class Result:
@@ -103,8 +139,8 @@ class Result:
 
     @property
     def outputs(self) -> list[Output]:
-        """The outputs in order, as a notebook would show them."""
-        return self._fold.outputs
+        """The outputs in order, as a notebook would show them; what `Output` widgets captured stands among them."""
+        return self._fold.outputs.copy()
 
     @property
     def truncated(self) -> bool:
@@ -200,6 +236,20 @@ class Result:
             text = "the code never ran: it was aborted, or cancelled while it was queued"
             return ExecutionAbortedError(text, result=self)
         return None
+
+    def _timeout_error(self, timeout: float, interrupt_timeout: float, state: str) -> ExecutionTimeoutError:
+        text = f"the code did not finish within {timeout} s"
+        if self.status == "aborted":
+            text += "; it was still queued and never runs"
+        elif state == "settled":
+            text += "; it was interrupted"
+        elif state == "sent":
+            text += "; the kernel has not begun with it, and it is interrupted as soon as it does"
+        else:
+            text += (
+                f"; it ignored interrupts for {interrupt_timeout} s and runs on: restart() or leaving the block ends it"
+            )
+        return ExecutionTimeoutError(text, result=self, settled=state == "settled")
 
     def to_nbformat(self) -> list[dict[str, Any]]:
         """The outputs as the ``outputs`` of a notebook's code cell (nbformat 4).

@@ -8,12 +8,14 @@ told, and later ones are refused, with that one reason.
 
 A request may be half done: the reply without the end of its output (idle), or idle without a reply (kernels
 answer unknown or malformed requests so). Reply and idle come on different sockets, in any order, and idle may
-lie behind much output. So a half-done request waits until IOPub has been silent for ``GRACE``, or, if an
-interrupt explains what is missing, for ``INTERRUPTED_GRACE``.
+lie behind much output. So one that lacks its idle waits until IOPub has been silent for ``GRACE``, though, where others
+never are, not longer than ``PATIENCE`` after its own last message. One that lacks its reply waits for ``GRACE`` after its
+idle, or, if an interrupt explains it, for ``INTERRUPTED_GRACE``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -40,6 +42,7 @@ logger = logging.getLogger("anykernel")
 # Seconds of silence on IOPub after which a half-done request is taken for what it is.
 GRACE = 2.0
 INTERRUPTED_GRACE = 0.1
+PATIENCE = 10.0
 
 PROTOCOL_VERSION = "5.4"
 
@@ -75,6 +78,9 @@ class Request:
     def _on_end(self, ending: Ending) -> None:
         """The connection ended; the request is no longer in the table."""
 
+
+# What Jupyter kernels take for the end of stdin.
+END_OF_INPUT = "\x04"
 
 # Requests that change nothing in the kernel, and so may be sent again.
 _REPEATABLE = frozenset(
@@ -119,7 +125,10 @@ class Reply(Request):
 
     def _on_iopub(self, message: Message) -> None:
         if is_idle(message):
-            self._router.half_done(self)
+            self._router.half_done(self, idle=True)
+
+    def _on_input(self, message: Message) -> None:
+        self._router.answer(message, END_OF_INPUT)  # nobody else will
 
     def _on_grace_over(self) -> None:
         msg_type = self._header["msg_type"]
@@ -201,6 +210,8 @@ class Router:
         """Whether the kernel told everybody that somebody restarts it."""
         self.interrupts: dict[str | None, int] = {None: 0}
         """Counts the interrupts, when each is sent and when it is over: by subshell, where those hit nothing else."""
+        self.begging: set[Request] = set()
+        """Those that ask for input, get none, and are still to be stopped; meanwhile they may take others' answers."""
         self.dispatchers: list[Dispatcher] = []
         """Told of the end before the requests are, so that nothing follows what fails."""
         self.on_ended: list[Callable[[Ending], None]] = []
@@ -208,8 +219,8 @@ class Router:
         self._iopub_known = False
         self._on_iopub = on_iopub
         self._requests: dict[str, Request] = {}
-        # Since when (time.monotonic), and for how long at least.
-        self._half_done: dict[Request, tuple[float, float]] = {}
+        # Since when (time.monotonic), for how long at least, and whether others' messages on IOPub make it longer.
+        self._half_done: dict[Request, tuple[float, float, bool]] = {}
         self._half_done_added = anyio.Event()
         self._iopub_time = 0.0
         self._count = 0
@@ -260,6 +271,12 @@ class Router:
         except BaseException:
             self._requests.pop(msg_id, None)
             raise
+
+    def answer(self, input_request: Message, value: str) -> None:
+        """Answer the kernel's question, if the kernel is still there."""
+        content = {"status": "ok", "value": value}  # the status is what async-kernel wants
+        with contextlib.suppress(ConnectionClosedError):
+            self.transport.send(Message("stdin", self.new_header("input_reply"), input_request.header, {}, content))
 
     async def request(
         self,
@@ -314,9 +331,9 @@ class Router:
                 self.forget(request)
                 request._on_end(ending)
 
-    def half_done(self, request: Request, *, interrupted: bool = False) -> None:
-        """Watch a request of which only the reply or only idle has come."""
-        self._half_done[request] = (time.monotonic(), INTERRUPTED_GRACE if interrupted else GRACE)
+    def half_done(self, request: Request, *, idle: bool, interrupted: bool = False) -> None:
+        """Watch a request of which only the reply, or only (``idle``) the end of its output has come."""
+        self._half_done[request] = (time.monotonic(), INTERRUPTED_GRACE if interrupted else GRACE, not idle)
         self._half_done_added.set()
 
     def deliver(self, message: Message) -> None:
@@ -336,6 +353,8 @@ class Router:
                     if message.msg_type == "status":
                         self._on_status(message)
                     if request is not None:
+                        if request in self._half_done:
+                            self._half_done[request] = (self._iopub_time, *self._half_done[request][1:])
                         request._on_iopub(message)
                     elif message.msg_type == "shutdown_reply":
                         self.restart_announced = message.content.get("restart") is True
@@ -389,7 +408,8 @@ class Router:
                 await self._half_done_added.wait()
             while self._half_done:
                 due = {
-                    request: max(since, self._iopub_time) + grace for request, (since, grace) in self._half_done.items()
+                    request: min(max(since, self._iopub_time) + grace, since + PATIENCE) if silence else since + grace
+                    for request, (since, grace, silence) in self._half_done.items()
                 }
                 request = min(due, key=due.__getitem__)
                 left = due[request] - time.monotonic()

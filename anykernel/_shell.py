@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,23 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 import anyio.lowlevel
 
+from ._displays import Displays
 from ._exceptions import AnyKernelError, ArgumentError, ExecutionTimeoutError, UnsupportedError
 from ._execution import Execution
 from ._handlers import OnOutput, StdinHandler
-from ._messages import (
-    CommInfoReply,
-    CompleteReply,
-    HistoryReply,
-    InspectReply,
-    IsCompleteReply,
-    KernelInfo,
-    Message,
-    error_of,
-    read_reply,
-)
-from ._outputs import Displays, OutputFold
+from ._messages import Message, as_buffers, as_dict, error_of
+from ._outputs import OutputFold
+from ._requests import Requests, check_code
 from ._result import Result
 from ._router import Fence
+from ._tasks import StartSoon
 from ._variables import call, pull, push, set_env
 
 if TYPE_CHECKING:
@@ -37,11 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Shell"]
 
+# Characters of a msg_id: replies quote it, in a header that must not be too large.
+MSG_ID_LIMIT = 1024
+
 # Seconds until a fence that is not answered is sent again; each time twice as long.
 FENCE_PATIENCE = 2.0
 
 
-class Shell:
+class Shell(Requests):
     """The requests that a shell of the kernel answers; any number of tasks may call them at once."""
 
     output_limit: int
@@ -49,8 +45,8 @@ class Shell:
     interrupt_timeout: float
     """Seconds that stopped code gets to settle."""
     _displays: Displays
-    # Runs an async function in a task of the kernel's block.
-    _start_soon: Callable[[Callable[[], Coroutine[Any, Any, object]]], None]
+    # In a task of the kernel's block.
+    _start_soon: StartSoon
 
     # The thread whose event loop it belongs to (`threading.get_ident`).
     _event_loop_thread: int
@@ -241,8 +237,7 @@ class Shell:
         kind: Callable[..., Execution] = Execution,
         buffers: Iterable[bytes | memoryview] = (),
     ) -> Execution:
-        if not isinstance(code, str):
-            raise ArgumentError(f"code must be a str, not {type(code).__name__}")
+        check_code(code)
         if timeout is not None and not _is_duration(timeout):
             raise ArgumentError(f"timeout must be None or seconds (a number >= 0), not {timeout!r}")
         for name, function in (("stdin", stdin), ("on_output", on_output)):
@@ -270,7 +265,7 @@ class Shell:
             "code": code,
             "silent": silent,
             "store_history": store_history and not silent,
-            "user_expressions": dict(user_expressions or {}),
+            "user_expressions": as_dict("user_expressions", user_expressions),
             "stop_on_error": stop_on_error,
         }
         header = connection.router.new_header("execute_request", **self._route)
@@ -305,7 +300,7 @@ class Shell:
             channel: ``"control"`` for what is to be answered while code runs.
             metadata: the message's, besides the content.
             buffers: binary data, not copied where it is large: do not change it before the reply is here.
-            msg_id: an id of your own for it, unique for as long as it is under way.
+            msg_id: an id of your own for it, unique for as long as it is under way; printable.
             parent: the header of the message that causes this one.
 
         Raises:
@@ -320,76 +315,24 @@ class Shell:
             raise ArgumentError("a request needs a str for its type and a dict for its content")
         header = dict(self._route) if channel == "shell" else {}
         if msg_id is not None:
-            if not (isinstance(msg_id, str) and msg_id):
-                raise ArgumentError(f"a msg_id must be a str that is not empty, not {msg_id!r}")
+            if not (isinstance(msg_id, str) and 0 < len(msg_id) <= MSG_ID_LIMIT and msg_id.isprintable()):
+                text = f"a msg_id must be a str of 1 to {MSG_ID_LIMIT} printable characters, not {msg_id!r:.200}"
+                raise ArgumentError(text)
             header["msg_id"] = msg_id
+        parent_header, metadata = as_dict("parent", parent), as_dict("metadata", metadata)
+        if not isinstance(parent_header.get("msg_id", ""), str):
+            raise ArgumentError(f"the msg_id in a parent header must be a str, not {parent_header['msg_id']!r:.200}")
+        all_buffers = as_buffers(buffers)
         connection = await self._connected()
         return await connection.router.request(
             msg_type,
             content,
             channel=channel,
-            parent=dict(parent or {}),
+            parent=parent_header,
             metadata=metadata,
-            buffers=buffers or (),
+            buffers=all_buffers,
             **header,
         )
-
-    async def complete(self, code: str, cursor_pos: int | None = None) -> CompleteReply:
-        """Ask for completions at a position in the code (in code points; None means its end)."""
-        content = {"code": code, "cursor_pos": len(code) if cursor_pos is None else cursor_pos}
-        return read_reply((await self.request("complete_request", content)).content, CompleteReply)
-
-    async def inspect(self, code: str, cursor_pos: int | None = None, *, detail_level: int = 0) -> InspectReply:
-        """Ask about the object at a position in the code (in code points; None means its end).
-
-        ``detail_level`` 1 asks for more, such as the source.
-        """
-        position = len(code) if cursor_pos is None else cursor_pos
-        content = {"code": code, "cursor_pos": position, "detail_level": detail_level}
-        return read_reply((await self.request("inspect_request", content)).content, InspectReply)
-
-    async def is_complete(self, code: str) -> IsCompleteReply:
-        """Ask whether the code is ready to be run, or wants another line."""
-        return read_reply((await self.request("is_complete_request", {"code": code})).content, IsCompleteReply)
-
-    async def history(
-        self,
-        hist_access_type: Literal["tail", "range", "search"] = "tail",
-        *,
-        output: bool = False,
-        raw: bool = True,
-        n: int | None = 10,
-        session: int = 0,
-        start: int = 1,
-        stop: int | None = None,
-        pattern: str = "*",
-        unique: bool = False,
-    ) -> HistoryReply:
-        """Ask for what was run.
-
-        ``"tail"`` takes ``n``; ``"range"`` takes ``session`` (0 is this one, -1 the one before), ``start`` and
-        ``stop`` (line numbers, ``stop`` not included); ``"search"`` takes ``pattern`` (with ``*`` and ``?``),
-        ``n`` and ``unique``.
-        """
-        if hist_access_type not in ("tail", "range", "search"):
-            raise ArgumentError(f"history is asked for by 'tail', 'range' or 'search', not {hist_access_type!r}")
-        content: dict[str, Any] = {"hist_access_type": hist_access_type, "output": output, "raw": raw}
-        if hist_access_type == "range":
-            content |= {"session": session, "start": start, "stop": stop}
-        else:
-            content["n"] = n
-        if hist_access_type == "search":
-            content |= {"pattern": pattern, "unique": unique}
-        return read_reply((await self.request("history_request", content)).content, HistoryReply)
-
-    async def comm_info(self, target_name: str | None = None) -> CommInfoReply:
-        """Ask which comms are open, for one target or for all."""
-        content = {} if target_name is None else {"target_name": target_name}
-        return read_reply((await self.request("comm_info_request", content)).content, CommInfoReply)
-
-    async def kernel_info(self) -> KernelInfo:
-        """Ask the kernel what it is; `Kernel.info` has the answer it gave at the start."""
-        return read_reply((await self.request("kernel_info_request", {})).content, KernelInfo)
 
     async def evaluate(self, expression: str) -> Any:
         """Evaluate an expression, without leaving a trace in history or count.
@@ -401,8 +344,8 @@ class Shell:
             ExecutionError: the expression raised.
             UnsupportedError: the kernel evaluates no user expressions.
         """
-        if not isinstance(expression, str):
-            raise ArgumentError(f"expression must be a str, not {type(expression).__name__}")
+        if not (isinstance(expression, str) and expression.strip()):
+            raise ArgumentError(f"expression must be a str that is not empty, not {expression!r:.200}")
         is_python = (await self._connected()).kernel_info.language == "python"
         # repr, because IPython's own text for a value leaves out the rest of long lists.
         asked = f"__import__('builtins').repr((\n{expression}\n))" if is_python else expression

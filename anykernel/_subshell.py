@@ -21,6 +21,7 @@ from ._execution import Execution
 from ._messages import Message, error_of
 from ._router import Reply, Router, closed_ending
 from ._shell import Shell
+from ._tasks import run_apart
 
 if TYPE_CHECKING:
     from ._kernel import Connection, Kernel
@@ -174,8 +175,7 @@ async def open_subshell(kernel: Kernel, connection: Connection, *, located: bool
             await subshell._locate()
         yield subshell
     finally:
-        with anyio.CancelScope(shield=True):
-            await subshell._delete()
+        await run_apart(kernel._start_soon, subshell._delete)
 
 
 async def _created(create: Reply) -> str:

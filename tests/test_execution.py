@@ -31,8 +31,8 @@ from .scripted import scripted_kernel
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch):
     monkeypatch.setattr(anykernel._router, "GRACE", 0.4)
-    monkeypatch.setattr(anykernel._execution, "INTERRUPT_INTERVAL", 0.1)
-    monkeypatch.setattr(anykernel._execution, "START_GRACE", 0.02)
+    monkeypatch.setattr(anykernel._stopping, "INTERRUPT_INTERVAL", 0.1)
+    monkeypatch.setattr(anykernel._stopping, "START_GRACE", 0.02)
     monkeypatch.setattr(anykernel._owner, "INTERRUPT_TIMEOUT", 0.5)
 
 

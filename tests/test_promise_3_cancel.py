@@ -30,27 +30,29 @@ INTERRUPTIBLE = {
 }
 
 
-async def test_code_of_every_interruptible_kind_settles_after_its_timeout(kernel):
-    for name, (code, ename) in INTERRUPTIBLE.items():
-        start = time.monotonic()
-        with pytest.raises(ExecutionTimeoutError, match="interrupted") as caught:
-            await kernel.execute(f"print({name!r}, flush=True)\n{code}", timeout=0.5)
-        assert caught.value.settled, name
-        assert caught.value.result.stdout.startswith(name)
-        if name != "shell":  # IPython ends the cell without an exception
-            assert caught.value.result.error.ename == ename, name
-        assert time.monotonic() - start < 4, name
-        await usable(kernel)
+async def test_code_of_every_interruptible_kind_settles_after_its_timeout():
+    async with open_kernel() as kernel:  # of its own: dead children of its code stay
+        for name, (code, ename) in INTERRUPTIBLE.items():
+            start = time.monotonic()
+            with pytest.raises(ExecutionTimeoutError, match="interrupted") as caught:
+                await kernel.execute(f"print({name!r}, flush=True)\n{code}", timeout=0.5)
+            assert caught.value.settled, name
+            assert caught.value.result.stdout.startswith(name)
+            if name != "shell":  # IPython ends the cell without an exception
+                assert caught.value.result.error.ename == ename, name
+            assert time.monotonic() - start < 4, name
+            await usable(kernel)
 
 
-async def test_a_cancelled_caller_leaves_when_its_code_has_settled(kernel):
-    for name in ("sleep", "await", "child"):
-        code, _ = INTERRUPTIBLE[name]
-        async with kernel.messages("execute_input") as started, anyio.create_task_group() as tasks:
-            tasks.start_soon(kernel.execute, code)
-            await started.receive()
-            tasks.cancel_scope.cancel()
-        await usable(kernel)
+async def test_a_cancelled_caller_leaves_when_its_code_has_settled():
+    async with open_kernel() as kernel:  # of its own: dead children of its code stay
+        for name in ("sleep", "await", "child"):
+            code, _ = INTERRUPTIBLE[name]
+            async with kernel.messages("execute_input") as started, anyio.create_task_group() as tasks:
+                tasks.start_soon(kernel.execute, code)
+                await started.receive()
+                tasks.cancel_scope.cancel()
+            await usable(kernel)
 
 
 async def test_code_that_catches_the_interrupt_is_told_apart_and_restart_always_works():

@@ -254,17 +254,22 @@ def test_carriage_returns_and_backspaces_are_carried_out(written, seen):
 
 
 ERASURES = ("\x1b[K", "\x1b[0K", "\x1b[1K", "\x1b[2K")
+VERTICAL = ("\x1b[A", "\x1b[2A", "\x1b[1B")
 
 
-@given(st.lists(st.sampled_from(["a", "bc", "\r", "\b", "\b\b\b", "\n", *ERASURES]), max_size=30))
+@given(st.lists(st.sampled_from(["a", "bc", "\r", "\b", "\b\b\b", "\n", *ERASURES, *VERTICAL]), max_size=30))
 @thorough
 def test_movements_and_erasures_do_what_they_do_in_a_terminal(parts):
-    lines, column = [[]], 0
-    for character in (character for part in parts for character in ([part] if part in ERASURES else part)):
-        line = lines[-1]
+    lines, row, column = [[]], 0, 0
+    for character in (character for part in parts for character in ([part] if part[0] == "\x1b" else part)):
+        line = lines[row]
         if character == "\n":
-            lines.append([])
-            column = 0
+            row, column = row + 1, 0
+            if row == len(lines):
+                lines.append([])
+        elif character in VERTICAL:
+            count = int(character[2:-1] or 1)
+            row = max(0, row - count) if character[-1] == "A" else min(row + count, len(lines) - 1)
         elif character == "\r":
             column = 0
         elif character == "\b":
@@ -295,6 +300,10 @@ def test_a_line_with_many_erasures_takes_time_in_proportion_to_its_length(repeat
         ("Downloading 100%\x1b[2K\rDone", "Done"),
         ("Downloading 100%\r\x1b[KDone", "Done"),
         ("Downloading 100%\r\x1b[0KDone\n", "Done\n"),
+        # Nested bars, as tqdm writes them: the inner one is one line further down.
+        ("outer 0\n\rinner 0\x1b[A\n\rinner 1\x1b[A\router 1\n\n", "outer 1\ninner 1\n"),
+        ("a\nb\nc\x1b[2A\rA\x1b[9B\rC\nend", "A\nb\nC\nend"),
+        ("only\x1b[99Aone\x1b[B line", "onlyone line"),
     ],
 )
 def test_what_a_progress_line_erases_is_gone(written, seen):
@@ -306,7 +315,7 @@ ansi_parts = [
     "\x1b[1;38;5;196m",
     "\x1b[38:2::1:2:3m",
     "\x1b[?25l",
-    "\x1b[10A",
+    "\x1b[10;10H",
     "\x1b[ q",
     "\x1b]0;title\x07",
     "\x1b]8;;http://example.org\x1b\\",

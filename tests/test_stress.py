@@ -23,8 +23,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-import anykernel._execution
 import anykernel._router
+import anykernel._stopping
 from anykernel import ErrorOutput, ExecutionTimeoutError, KernelDiedError, Stream
 from anykernel._tasks import open_task_group
 
@@ -40,8 +40,8 @@ PHASES = ("sent", "busy", "started", "output", "done", "half", "ended")
 def short_grace(monkeypatch):
     monkeypatch.setattr(anykernel._router, "GRACE", 0.3)
     monkeypatch.setattr(anykernel._router, "INTERRUPTED_GRACE", 0.05)
-    monkeypatch.setattr(anykernel._execution, "INTERRUPT_INTERVAL", 0.01)
-    monkeypatch.setattr(anykernel._execution, "START_GRACE", 0.002)
+    monkeypatch.setattr(anykernel._stopping, "INTERRUPT_INTERVAL", 0.01)
+    monkeypatch.setattr(anykernel._stopping, "START_GRACE", 0.002)
 
 
 pytestmark = pytest.mark.limit(30)
