@@ -58,7 +58,8 @@ class AnyKernelError(Exception):
 
 
 def _rebuild(kind: type[AnyKernelError], args: tuple[Any, ...], attributes: dict[str, Any]) -> AnyKernelError:
-    error = kind.__new__(kind, *args)
+    error = kind.__new__(kind)
+    error.args = args
     error.__dict__.update(attributes)
     return error
 

@@ -37,6 +37,12 @@ class Script:
             assert message.msg_type == "kernel_info_request", message
             self.finish(message, **INFO)
 
+    async def answer_nothing(self, msg_type: str) -> None:
+        """Take a request, and say no more than that it is over."""
+        request = await self.next(msg_type)
+        self.status(request, "busy")
+        self.status(request, "idle")
+
     async def receive(self) -> Message:
         return await self.transport.receive()
 

@@ -96,6 +96,33 @@ async def test_output_that_still_comes_holds_the_end_of_a_reply_without_idle_bac
         assert execution.result.complete
 
 
+async def test_what_others_put_out_holds_no_end_back_for_ever(monkeypatch):
+    monkeypatch.setattr(anykernel._router, "PATIENCE", 0.3)
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+
+        async def others():
+            while True:
+                script.publish(None, "stream", name="stdout", text="of a thread")
+                await anyio.sleep(0.01)
+
+        tasks.start_soon(others)
+        execution = await kernel.submit("idle without a reply")
+        request = await script.next()
+        script.start(request)
+        script.status(request, "idle")
+        with pytest.raises(ProtocolError, match="without a reply"):
+            await execution.wait()
+        tasks.start_soon(script.answer_nothing, "unknown_request")
+        with pytest.raises(ProtocolError, match="without a reply"):
+            await kernel.request("unknown_request", {})
+        execution = await kernel.submit("a reply without idle")
+        request = await script.next()
+        script.start(request)
+        script.reply(request)
+        assert not (await execution.wait()).complete
+        tasks.cancel_scope.cancel()
+
+
 async def test_idle_without_a_reply_is_an_error_not_a_hang():
     async with scripted_kernel() as (kernel, script):
         execution = await kernel.submit("code")
@@ -363,6 +390,31 @@ async def test_a_kernel_that_loses_the_request_behind_an_interrupt_is_asked_agai
         assert following.state == "queued"
         script.finish(lost[2])  # (and `next` answers what may have come meanwhile)
         assert (await script.next()).content["code"] == "following"
+
+
+async def test_code_that_the_kernel_has_not_begun_with_is_not_said_to_ignore_interrupts():
+    async with scripted_kernel(interrupt_timeout=0.05) as (kernel, script):
+        with pytest.raises(ExecutionTimeoutError, match="has not begun") as caught:
+            await kernel.execute("code", timeout=0.05)
+        assert not caught.value.settled
+        script.finish(await script.next())
+
+
+async def test_an_interrupt_timeout_too_short_for_anything_still_brings_one_interrupt():
+    async with scripted_kernel(interrupt_timeout=0) as (kernel, script), anyio.create_task_group() as tasks:
+
+        async def kernel_side():
+            request = await script.next()
+            script.status(request, "busy")
+            script.reply(await script.next("interrupt_request"))
+            script.finish(request, status="error", ename="KeyboardInterrupt")
+
+        tasks.start_soon(kernel_side)
+        with pytest.raises(ExecutionTimeoutError):
+            await kernel.execute("code", silent=True, timeout=0.05)
+        tasks.start_soon(kernel_side)
+        with pytest.raises(ExecutionTimeoutError):
+            await kernel.execute("code", silent=True, timeout=0.05)
 
 
 async def test_code_that_starts_after_its_canceller_gave_up_is_interrupted_then():
@@ -731,6 +783,25 @@ async def test_bad_arguments_are_refused_before_anything_is_sent():
                 await call
         assert script.nothing_sent()
         assert len(router(kernel)) == 0
+
+
+async def test_arguments_of_the_wrong_type_are_told_by_name():
+    async with scripted_kernel() as (kernel, script):
+        for call in (
+            lambda: kernel.execute("1", user_expressions=5),
+            lambda: kernel.complete(5),
+            lambda: kernel.inspect(None),
+            lambda: kernel.is_complete(b"1"),
+            lambda: kernel.history("all"),
+            lambda: kernel.evaluate(" "),
+        ):
+            with pytest.raises(ArgumentError):
+                await call()
+        for wrong in ({"metadata": 5}, {"buffers": 5}):
+            with pytest.raises(ArgumentError, match=next(iter(wrong))):
+                async with kernel.open_comm("target", **wrong):
+                    pass
+        assert script.nothing_sent()
 
 
 async def test_the_users_own_error_leaves_the_block_bare():

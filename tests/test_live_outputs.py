@@ -182,6 +182,20 @@ running = asyncio.ensure_future(task())
         assert result.outputs[0] == DisplayData({"text/plain": "'after'"}, {}, result.outputs[0].display_id)
 
 
+async def test_a_widget_that_captures_output_clears_nothing_but_its_own(kernel):
+    code = """
+from ipywidgets import Output
+print("header")
+out = Output()
+for i in range(3):
+    with out:
+        out.clear_output(wait=True)
+        print("captured", i)
+print("footer")
+"""
+    assert (await kernel.execute(code)).stdout == "header\ncaptured 2\nfooter\n"
+
+
 async def test_a_progress_bar_looks_as_on_a_terminal(kernel):
     code = "from tqdm import tqdm\nfor _ in tqdm(range(50), desc='work', mininterval=0): pass\nprint('done')"
     result = await kernel.execute(code, check=True)

@@ -431,6 +431,34 @@ def test_text_that_is_displayed_is_cut_and_what_is_no_text_is_left_out(kind):
     assert fold.outputs == [before]
 
 
+def capture(comm_id, msg_id):
+    return {"comm_id": comm_id, "data": {"method": "update", "state": {"msg_id": msg_id}}}
+
+
+def test_what_clears_a_widget_clears_only_what_that_widget_captured():
+    fold = fold_of(out("header\n"))
+    for number in range(3):
+        fold.capture("me", capture("one", "me"))
+        fold.clear(wait=True)
+        fold.add(out(f"one {number}\n"), 10)
+        fold.add(shown("x", "shown in it"), 10)
+        fold.capture("me", capture("one", ""))
+        fold.add(out(f"mine {number}\n"), 10)
+        fold.capture("me", capture("two", "me"))
+        fold.clear()
+        fold.add(out(f"two {number}\n"), 10)
+        fold.capture("me", capture("two", ""))
+    texts = [output.text for output in fold.outputs]
+    assert "".join(texts) == "header\nmine 0\nmine 1\none 2\nxmine 2\ntwo 2\n"
+    assert set(fold._displays) == {"shown in it"}
+    fold.capture("me", capture("one", "another cell's"))  # what that puts out is none of ours
+    fold.clear()
+    assert fold.outputs == []
+    assert not fold._displays
+    for malformed in ({}, {"data": 5}, {"data": {"state": 5}}, {"data": {"state": {"msg_id": 5}}}):
+        fold.capture("me", malformed)
+
+
 def test_an_update_that_does_not_fit_leaves_the_old_data_and_says_that_something_is_missing():
     fold = fold_of(shown("a", "id"), shown("b"), limit=20)
     assert fold.update("id", {"text/plain": "large"}, {}, 15)

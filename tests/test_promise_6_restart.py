@@ -117,6 +117,27 @@ os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", "-f", sys.
         assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
 
 
+@pytest.mark.parametrize("by_itself", [True, False])
+async def test_a_restart_that_cannot_even_begin_ends_messages_too(tmp_path, by_itself):
+    launcher = tmp_path / "launch"
+    launcher.write_text(f"#!/bin/sh\nexec {sys.executable} -m ipykernel_launcher -f $1\n")
+    launcher.chmod(0o755)
+    options = {"on_death": "restart"} if by_itself else {}
+    async with (
+        open_kernel([str(launcher), "{connection_file}"], **options) as kernel,
+        kernel.messages("none") as stream,
+    ):
+        launcher.unlink()
+        if by_itself:
+            with pytest.raises(KernelDiedError):
+                await kernel.execute("import os; os._exit(1)")
+        else:
+            with pytest.raises(KernelStartError):
+                await kernel.restart()
+        with pytest.raises(KernelDiedError, match="could not be started again"):
+            await stream.receive()
+
+
 async def test_after_shutdown_nothing_is_answered_any_more():
     async with open_kernel() as kernel:
         pending = await kernel.submit("import time; time.sleep(100)")

@@ -17,6 +17,7 @@ from anykernel import (
     ArgumentError,
     ConnectionInfo,
     ExecutionError,
+    ExecutionTimeoutError,
     KernelSpecError,
     KernelStartError,
     KernelStartTimeoutError,
@@ -128,6 +129,22 @@ async def test_stdin_is_answered_or_refused(kernel):
     assert (await kernel.execute("input()", stdin=end)).error.ename == "EOFError"
 
 
+async def test_code_that_asks_again_when_nobody_answers_any_more_gets_to_its_end(kernel):
+    code = "import code\nprint('runs', flush=True)\ncode.interact()"  # which asks again after each interrupt
+    with pytest.raises(ExecutionTimeoutError) as caught:
+        await kernel.execute(code, stdin=lambda *_: anyio.sleep_forever(), timeout=0.5)
+    assert caught.value.settled
+    content = {
+        "code": "input()",
+        "silent": False,
+        "store_history": False,
+        "user_expressions": {},
+        "allow_stdin": True,
+        "stop_on_error": False,
+    }
+    assert (await kernel.request("execute_request", content)).content["ename"] == "EOFError"
+
+
 async def test_an_answer_to_a_prompt_that_was_interrupted_is_not_taken_for_the_next(kernel):
     code = """
 try:
@@ -183,9 +200,14 @@ async def test_requests_with_an_id_and_a_parent_of_the_callers_choice():
         tasks.start_soon(lambda: kernel.request("x_request", {"b": 2}, msg_id="id", parent=parent, buffers=[b"data"]))
         request = await script.next("x_request")
         assert (request.msg_id, request.parent_header, list(request.buffers)) == ("id", parent, [b"data"])
-        for wrong, match in (("id", "under way"), ("", "not empty"), (5, "not empty")):
-            with pytest.raises(ArgumentError, match=match):
+        with pytest.raises(ArgumentError, match="under way"):
+            await kernel.request("y_request", {}, msg_id="id")
+        for wrong in ("", 5, "x" * 2000, "\udc80", "a\nb"):
+            with pytest.raises(ArgumentError, match="printable characters"):
                 await kernel.request("y_request", {}, msg_id=wrong)
+        for wrong in ({"parent": 5}, {"parent": {"msg_id": 5}}, {"metadata": 5}, {"buffers": 5}, {"buffers": b"one"}):
+            with pytest.raises(ArgumentError, match=next(iter(wrong))):
+                await kernel.request("y_request", {}, **wrong)
         script.reply(request)
 
 
@@ -321,6 +343,8 @@ async def test_bad_options_are_refused():
         {"heartbeat_interval": 0},
         {"output_limit": "much"},
         {"max_in_flight": 1.5},
+        {"env": 5},
+        {"cwd": 5},
         {"env": {"A": 1}},
         {"env": {"A": "\0"}},
         {"cwd": "/nonexistent"},

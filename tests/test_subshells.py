@@ -14,6 +14,7 @@ from anykernel import (
     ExecutionTimeoutError,
     KernelDiedError,
     KernelRestartedError,
+    StdinError,
     UnsupportedError,
     open_kernel,
 )
@@ -285,6 +286,70 @@ async def test_what_asks_for_input_is_sent_when_no_beginning_code_can_take_it_aw
                 script.reply(await script.next("delete_subshell_request"))
 
             tasks.start_soon(delete)
+
+
+async def test_an_answer_is_not_lost_to_the_code_of_another_shell_that_asks_unasked():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        tasks.start_soon(open_scripted, script)
+        async with kernel.subshell() as subshell:
+            answering = anyio.Event()
+
+            async def answer(prompt, password):
+                await answering.wait()
+                return prompt * 2
+
+            asking = await kernel.submit("input()", stdin=answer)
+            asks = await script.next()
+            script.start(asks)
+            for late in (True, False):  # the answer comes while the other asks, or before
+                thief = await subshell.submit("input()")
+                begs = await script.next()
+                assert begs.content["allow_stdin"] is True  # or it would be taken from all shells
+                script.start(begs)
+                prompt = f"{late} "
+                script.ask(asks, prompt)
+                if late:
+                    script.ask(begs)
+                    with pytest.raises(StdinError):
+                        await thief.wait()
+                    answering.set()
+                else:
+                    assert (await script.next("input_reply")).content["value"] == prompt * 2
+                    script.ask(begs)
+                script.reply(await script.next("interrupt_request"))
+                assert script.nothing_sent() or (await script.next("kernel_info_request"))
+                script.finish(begs, status="error", ename="KeyboardInterrupt")
+                answered = await script.next("input_reply")
+                assert (answered.content["value"], answered.parent_header["msg_id"]) == (
+                    prompt * 2,
+                    "kernel-input_request",
+                )
+            script.publish(asks, "stream", name="stdout", text="goes on")
+            script.finish(asks)
+            assert (await asking.wait()).ok
+
+            async def delete():
+                script.reply(await script.next("delete_subshell_request"))
+
+            tasks.start_soon(delete)
+
+
+async def test_nobodys_answer_is_taken_by_code_that_asks_unasked_in_another_shell(kernel):
+    async with kernel.subshell() as subshell:
+        for delay in (0, 0.01, 0.02, 0.05, 0.1):
+
+            async def answer(prompt, password, delay=delay):
+                await anyio.sleep(delay)
+                return "mine"
+
+            async def thief():
+                with pytest.raises(StdinError):
+                    await subshell.execute("input()", check=True)
+
+            async with anyio.create_task_group() as tasks:
+                asking = await kernel.submit("import time; time.sleep(0.03); input()", stdin=answer)
+                tasks.start_soon(thief)
+                assert (await asking.wait()).data["text/plain"] == "'mine'"
 
 
 async def test_code_that_outlives_its_subshell_still_keeps_others_from_asking(kernel, monkeypatch):
