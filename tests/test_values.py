@@ -182,6 +182,11 @@ def test_frames_travel_with_index_and_dtypes(frame, received):
         assert travelled(column.rename(None)).name is None
 
 
+def with_attrs(frame, attrs):
+    frame.attrs = attrs
+    return frame
+
+
 @pytest.mark.parametrize(
     "frame",
     [
@@ -193,11 +198,22 @@ def test_frames_travel_with_index_and_dtypes(frame, received):
         pd.DataFrame({"c": [1j]}),
         pd.DataFrame({"o": pd.Series(["\ud800"], dtype=object)}),
         pd.DataFrame({"o": [object()]}),
+        pd.DataFrame({"o": [2**70, 1]}),
+        pd.DataFrame({"v": [1]}).set_flags(allows_duplicate_labels=False),
+        with_attrs(pd.DataFrame({"v": [1]}), {"k": (1, 2)}),
+        with_attrs(pd.DataFrame({"v": [1]}), {1: 2}),
+        with_attrs(pd.Series([1]), {"k": [np.float64(1)]}),
     ],
 )
 def test_frames_that_would_come_back_changed_are_refused(frame):
     with pytest.raises(CannotTravelError, match=r"by Arrow.*not come back"):
         encode(frame)
+
+
+def test_attrs_that_json_has_an_exact_form_for_travel():
+    attrs = {"k": [1, {"x": 1.5}, None]}
+    frame = with_attrs(pd.DataFrame({"v": [1, 2]}), attrs)
+    assert travelled(frame).attrs == travelled(frame["v"]).attrs == attrs
 
 
 def test_arrow_tables_travel():
@@ -222,6 +238,8 @@ REFUSED = [object(), Text("x"), Color.RED, OrderedDict(), len, range(3), memoryv
 REFUSED += [pd.Index([1]), np.ma.array([1]), np.array([1]).view(np.recarray), np.array(["x"], np.dtypes.StringDType())]
 REFUSED += [np.array([None]), np.zeros(1, [("o", object)]), np.zeros(1, [("o", object, 2)])]
 REFUSED += [np.zeros(1, np.dtype("i4", metadata={"k": 1}))]
+record = np.dtype((np.record, [("a", "i4")]))  # which equals its plain dtype
+REFUSED += [np.zeros(1, record)[0], np.zeros(1, record), np.zeros(1, [("inner", record)])]
 
 
 @pytest.mark.parametrize("value", REFUSED, ids=lambda v: type(v).__name__)

@@ -141,6 +141,8 @@ async def test_what_cannot_travel_is_refused_before_anything_is_sent():
         for call, text in (
             (kernel.push(good=1, bad=[object()]), r"bad\[0\] cannot travel: it is of type object; what travels: None"),
             (kernel.push(bad=np.array([None])), "bad cannot travel: .*pickled"),
+            (kernel.push(bad=pd.DataFrame({"a": [2**70, 1]})), "bad cannot travel: .*by Arrow"),
+            (kernel.push(bad=np.rec.array([(1, 2)])[0]), "bad cannot travel: .*record"),
             (kernel.push(**{"a b": 1}), "'a b' is no name"),
             (kernel.push(**{"class": 1}), "'class' is no name"),
             (kernel.push(**dict.fromkeys(["ﬁ"], 1)), "is no name"),
