@@ -82,9 +82,11 @@ async def call(shell: Shell, function: str, args: tuple[Any, ...], kwargs: dict[
 async def set_env(shell: Shell, variables: dict[str, str | None]) -> None:
     for name, value in variables.items():
         try:
-            if not name or "=" in name or b"\0" in os.fsencode(name) + os.fsencode(value or ""):
+            if not isinstance(value, str | None) or not name or "=" in name:
                 raise ValueError
-        except (TypeError, ValueError):
+            if b"\0" in os.fsencode(name) + os.fsencode(value or ""):
+                raise ValueError
+        except ValueError:
             raise ArgumentError(f"{name!r} cannot be set to {value!r} in an environment") from None
     await _ask(shell, "set_env", variables)
 

@@ -153,7 +153,11 @@ async def test_what_cannot_travel_is_refused_before_anything_is_sent():
             (kernel.call("f", 1, print), "argument 1 of f cannot travel"),
             (kernel.call("f", key=[print]), r"key\[0\] cannot travel"),
             (kernel.set_env(**{"A=B": "x"}), "cannot be set"),
-            (kernel.set_env(A=1), "cannot be set"),
+            (kernel.set_env(A="fine", B=1), "'B' cannot be set to 1 "),
+            (kernel.set_env(A="fine", B=0), "'B' cannot be set to 0 "),
+            (kernel.set_env(A=False), "cannot be set"),
+            (kernel.set_env(A=[]), "cannot be set"),
+            (kernel.set_env(A=b"x"), "cannot be set"),
             (kernel.set_env(A="\0"), "cannot be set"),
             (kernel.set_env(**{"": None}), "cannot be set"),
         ):
