@@ -197,7 +197,24 @@ async def test_a_kernel_without_what_it_takes_is_unsupported():
         tasks.start_soon(push)
         request = await script.next()
         script.start(request)
-        script.finish(request, status="error", ename="KeyError", evalue="'buffers'", traceback=[])
+        # As such a kernel would, with the code that it is sent.
+        with pytest.raises(Exception, match=r"IPython|NoneType") as caught:
+            exec(request.content["code"], {})
+        name = type(caught.value).__name__
+        script.finish(request, status="error", ename=name, evalue=str(caught.value), traceback=[])
+
+
+async def test_another_error_of_the_code_that_is_sent_is_told_as_it_is():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+
+        async def push():
+            with pytest.raises(ExecutionError, match="KeyError: 'x'"):
+                await kernel.push(x=1)
+
+        tasks.start_soon(push)
+        request = await script.next()
+        script.start(request)
+        script.finish(request, status="error", ename="KeyError", evalue="'x'", traceback=[])
 
 
 async def test_calls_wait_for_their_turn_and_are_cancelled_out_of_the_queue():
