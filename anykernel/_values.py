@@ -13,6 +13,7 @@ package, imports other libraries only where they are used, and keeps to what any
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import sys
 import warnings
@@ -343,6 +344,7 @@ _OPERATIONS: dict[str, Any] = {
     "push": lambda namespace, variables: namespace.update(variables),
     "pull": lambda namespace, names: [_evaluate(name, namespace) for name in names],
     "call": lambda namespace, function, args, kwargs: _evaluate(function, namespace)(*args, **kwargs),
+    "await": lambda _, function, key: _awaitables.pop(key),  # noqa: ARG005
     "set_env": lambda _, variables: _set_env(variables),
 }
 
@@ -354,7 +356,7 @@ def serve(namespace: Any) -> None:
 
 
 async def serve_async(namespace: Any) -> None:
-    """`serve` for calls of async functions. Code that awaits is not interrupted where it does not."""
+    """`serve` for what a call left to await. Code that awaits is not interrupted where it does not."""
     await _serve(namespace, awaits=True)
 
 
@@ -364,22 +366,31 @@ async def _serve(namespace: Any, *, awaits: bool) -> None:
     kernel = get_ipython().kernel
     try:
         name, *arguments = _receive(kernel)
-        if name == "call" and not awaits and _is_async(_evaluate(arguments[0], namespace)):
-            answer = encode(["async", None])
+        value = _OPERATIONS[name](namespace, *arguments)
+        if awaits:
+            value = await value
+        if name == "call" and inspect.isawaitable(value):
+            answer = encode(["async", _keep(kernel, value)])
         else:
-            value = _OPERATIONS[name](namespace, *arguments)
-            if awaits:
-                value = await value
             answer = _answer(value, arguments[0] if name == "pull" else f"what {arguments[0]} returned")
     except Exception as exc:  # noqa: BLE001 - whatever the user's code raises
-        answer = encode(["error", (type(exc).__name__, str(exc), _traceback(exc))])
+        answer = encode(["error", (type(exc).__name__, _text(exc), _traceback(exc))])
     _publish(kernel, answer)
 
 
-def _is_async(function: Any) -> bool:
-    import inspect  # noqa: PLC0415
+# What calls returned to be awaited, by their requests, until another request awaits it. Some may never come.
+_awaitables: dict[str, Any] = {}
+_MOST_AWAITABLES = 1000
 
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+def _keep(kernel: Any, value: Any) -> str:
+    key: str = kernel.get_parent()["header"]["msg_id"]
+    _awaitables[key] = value
+    for old in list(_awaitables)[:-_MOST_AWAITABLES]:
+        dropped = _awaitables.pop(old, None)
+        if inspect.iscoroutine(dropped):
+            dropped.close()  # or Python warns that it was never awaited
+    return key
 
 
 # Where the kernel keeps a request's buffers from Python: a comm, and the buffers that it was sent, by request.
@@ -422,6 +433,13 @@ def _answer(value: Any, subject: Any) -> list[Any]:
         if not isinstance(subject, str):
             subject = subject[path.pop(0)]
         return encode(["unsupported", describe(subject, path, exc)])
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)[:]  # a plain str
+    except Exception:  # noqa: BLE001 - the user's code
+        return "(its text cannot be told)"
 
 
 def _traceback(exc: BaseException) -> list[str]:

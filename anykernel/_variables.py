@@ -140,8 +140,8 @@ async def _ask(shell: Shell, *request: Any) -> Any:
         raise ArgumentError(describe(subject, path, exc)) from exc
     status, value = await _exchange(shell, buffers, awaits=False)
     if status == "async":
-        # Only now is it known that it must be awaited; nothing has been called yet.
-        status, value = await _exchange(shell, buffers, awaits=True)
+        # Only now is it known that there is something to await; the kernel keeps it, under this value.
+        status, value = await _exchange(shell, encode(["await", request[1], value]), awaits=True)
     return value
 
 

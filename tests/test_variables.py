@@ -110,6 +110,75 @@ async def test_variables_travel_to_every_python_kernel_and_back(case):
                 assert await kernel.call("double", 1) == 2
 
 
+CALLABLES = """
+import asyncio, functools
+called = []
+def a(): called.append('a')
+def b(): called.append('b')
+async def c(x):
+    await asyncio.sleep(0.01)
+    called.append('c')
+    return x
+handlers = [c, b, a]
+def decorated(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        called.append('wrapper')
+        return function(*args)
+    return wrapper
+later = decorated(c)
+class Later:
+    def __await__(self):
+        return c('Later').__await__()
+async def fails(): raise LookupError('later')
+async def wait():
+    print('waiting', flush=True)
+    await asyncio.sleep(60)
+waits = lambda: wait()
+class Mute(Exception):
+    def __str__(self): return self.text
+def mute(): raise Mute
+def kept():
+    import sys
+    return [len(m._awaitables) for name, m in sys.modules.items() if name.startswith('_anykernel')]
+"""
+
+
+async def test_functions_are_named_and_called_once_and_what_they_return_is_awaited(case):
+    async with case.open() as kernel:
+        await kernel.execute(CALLABLES)
+        assert await kernel.call("handlers.pop()") is None
+        assert await kernel.call("handlers.pop()") is None
+        assert await kernel.call("handlers.pop()", {"c"}) == {"c"}
+        assert await kernel.pull("handlers", "called") == ([], ["a", "b", "c"])
+        assert await kernel.call("later", (1,)) == (1,)
+        assert await kernel.pull("called") == ["a", "b", "c", "wrapper", "c"]
+        assert await kernel.call("Later") == "Later"
+        with pytest.raises(ExecutionError, match="LookupError: later"):
+            await kernel.call("lambda: fails()")
+        with pytest.raises(UnsupportedError, match=r"^what lambda: c\(print\) returned cannot travel"):
+            await kernel.call("lambda: c(print)")
+        with pytest.raises(ExecutionError) as caught:
+            await kernel.call("mute")
+        assert caught.value.ename == "Mute"
+
+        values = {}
+
+        async def call(i):
+            values[i] = await kernel.call("later", i)
+
+        async with anyio.create_task_group() as tasks:
+            for i in range(20):
+                tasks.start_soon(call, i)
+        assert values == {i: i for i in range(20)}
+        if case.interruptible:
+            async with kernel.messages("stream") as stream, anyio.create_task_group() as tasks:
+                tasks.start_soon(kernel.call, "waits")
+                await stream.receive()
+                tasks.cancel_scope.cancel()
+        assert await kernel.call("kept") == [0]
+
+
 async def test_no_trace_is_left_and_none_is_needed():
     async with open_kernel() as kernel:
         await kernel.execute(
