@@ -194,7 +194,19 @@ class _Encoder:
 
 def _in_order(members: Any) -> Any:
     # Text and bytes are hashed anew in each process, and a replay finds requests by their buffers.
-    return sorted(members) if set(map(type, members)) in ({str}, {bytes}) else members
+    natural = set(map(type, members)) in ({str}, {bytes}, {int})
+    return sorted(members, key=None if natural else _rank)
+
+
+def _rank(member: Any, depth: int = 0) -> str:
+    """Text to sort the members of a set by, the same in every process."""
+    kind = type(member)
+    if kind.__module__ not in ("builtins", "numpy") or depth > _DEPTH:
+        return ""  # it will be refused
+    if kind is tuple or kind is frozenset:
+        ranks = [_rank(inner, depth + 1) for inner in member]
+        return f"{kind.__name__}({','.join(ranks if kind is tuple else sorted(ranks))})"
+    return hex(member) if kind is int else f"{kind.__name__} {member!r}"
 
 
 class _Decoder:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -290,14 +291,51 @@ def test_the_module_needs_nothing_but_the_standard_library_of_an_old_python():
     subprocess.run([sys.executable, "-S", "-c", code], check=True, timeout=60)
 
 
+SETS = """
+import numpy as np
+from anykernel._values import encode
+letters = 'abcdefgh'
+sets = [set(letters), set(map(str.encode, letters)), {*letters, *range(8), None, 1.5}, {8, 0, 16}, {16, 8, 0}]
+sets += [{(a, b, b'x') for a in letters for b in letters}, {frozenset(letters), frozenset('xyz'), frozenset()}]
+sets += [{(frozenset({('a', frozenset(letters))}), letter.encode()) for letter in letters}]
+sets += [{np.str_('n'), 'm', np.float64(0.1), np.float32(0.1), 2**70, 2**99999}]
+print([bytes(buffer) for buffer in encode(list(map(frozenset, sets)))])
+"""
+
+
 def test_sets_are_encoded_alike_in_every_process():
-    code = (
-        "from anykernel._values import encode; print(encode([set('abcdefgh'), frozenset(map(str.encode, 'abcdefgh'))]))"
-    )
     texts = {
         subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+            [sys.executable, "-c", SETS], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
         ).stdout
-        for seed in ("1", "2", "3")
+        for seed in ("1", "2", "3", "4")
     }
     assert len(texts) == 1
+
+
+def test_what_nobody_comes_to_await_is_dropped_at_last():
+    async def result():
+        return 1
+
+    kernel = SimpleNamespace(get_parent=lambda: {"header": {"msg_id": f"request {i}"}})
+    for i in range(_values._MOST_AWAITABLES + 2):
+        assert _values._keep(kernel, result()) == f"request {i}"
+    kept = dict(_values._awaitables)
+    _values._awaitables.clear()
+    for coroutine in kept.values():
+        coroutine.close()
+    assert len(kept) == _values._MOST_AWAITABLES
+    assert f"request {i}" in kept
+
+
+def test_members_of_sets_that_do_not_travel_are_refused_and_not_asked_for_their_text():
+    class Mute:
+        def __repr__(self):
+            raise AssertionError
+
+    deep = ()
+    for _ in range(2000):
+        deep = (deep,)
+    for member, reason in ((Mute(), "of type .*Mute"), ((1, (Mute(),)), "of type .*Mute"), (deep, "nested more than")):
+        with pytest.raises(CannotTravelError, match=reason):
+            encode({member, "text"})
