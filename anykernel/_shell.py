@@ -400,9 +400,9 @@ class Shell(Requests):
     async def call(self, function: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function of a Python kernel, named by an expression, and return what it returns.
 
-        Arguments travel as in `push`, the value as in `pull`. Async functions are awaited. For a timeout, use
-        `anyio.fail_after`: a call that is cancelled is stopped as `execute` does. What the function prints is in
-        `Kernel.messages`, and in the ``result`` of an `ExecutionError`.
+        Arguments travel as in `push`, the value as in `pull`. What is awaitable (of async functions) is awaited. For a
+        timeout, use `anyio.fail_after`: a call that is cancelled is stopped as `execute` does. What the function prints
+        is in `Kernel.messages`, and in the ``result`` of an `ExecutionError`.
 
         Raises:
             ExecutionError: the function raised, or there is none of that name.

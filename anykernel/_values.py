@@ -13,6 +13,7 @@ package, imports other libraries only where they are used, and keeps to what any
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import sys
 import warnings
@@ -32,7 +33,6 @@ _INT_BITS = 64
 _DEPTH = 100
 # Kinds of NumPy data that are what their bytes say; objects ("O") would be pointers, and are never pickled.
 _KINDS = frozenset("biufcmMSUV")
-
 
 # What names the request in the data of a comm's message that brings its buffers.
 MAIL = "anykernel_request"
@@ -78,11 +78,6 @@ def decode(buffers: Any) -> Any:
     return _Decoder(buffers[1:]).value(json.loads(bytes(buffers[0])))
 
 
-def _library(name: str) -> Any:
-    """A library if it is there already: only then can a value be of one of its types."""
-    return sys.modules.get(name)
-
-
 class _Encoder:
     def __init__(self, copy: bool) -> None:
         self.copy = copy
@@ -119,7 +114,8 @@ class _Encoder:
         if kind is complex:
             return ["complex", value.real, value.imag]
         for library, method in (("numpy", self.numpy), ("pandas", self.pandas), ("pyarrow", self.arrow)):
-            node = method(value, kind, _library(library)) if _library(library) else None
+            module = sys.modules.get(library)  # only if it is there already can a value be of one of its types
+            node = method(value, kind, module) if module else None
             if node is not None:
                 return node
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -156,10 +152,7 @@ class _Encoder:
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
         flat = array.T if order == "F" else array
         own = flat if flat.flags.c_contiguous else np.ascontiguousarray(flat)
-        if own.nbytes == 0:
-            data: Any = b""
-        else:
-            data = memoryview(own.reshape(-1).view(np.uint8))
+        data: Any = memoryview(own.reshape(-1).view(np.uint8)) if own.nbytes else b""
         return [dtype, list(array.shape), order, self.add(data, copy=self.copy and own is flat)]
 
     def pandas(self, value: Any, kind: Any, pd: Any) -> Any:
@@ -181,7 +174,7 @@ class _Encoder:
                 warnings.simplefilter("error", UserWarning)  # what Arrow warns of would change the labels
                 table = pa.Table.from_pandas(frame)
             _check_same(frame, _frame_of(table, objects, freq), objects)
-        except (pa.ArrowException, ValueError, TypeError, UserWarning) as exc:
+        except Exception as exc:  # whatever Arrow, extension types and objects in columns raise
             raise CannotTravelError(
                 f"pandas values travel by Arrow, and this one would not come back the same: {exc}"
             ) from exc
@@ -201,7 +194,19 @@ class _Encoder:
 
 def _in_order(members: Any) -> Any:
     # Text and bytes are hashed anew in each process, and a replay finds requests by their buffers.
-    return sorted(members) if set(map(type, members)) in ({str}, {bytes}) else members
+    natural = set(map(type, members)) in ({str}, {bytes}, {int})
+    return sorted(members, key=None if natural else _rank)
+
+
+def _rank(member: Any, depth: int = 0) -> str:
+    """Text to sort the members of a set by, the same in every process."""
+    kind = type(member)
+    if kind.__module__ not in ("builtins", "numpy") or depth > _DEPTH:
+        return ""  # it will be refused
+    if kind is tuple or kind is frozenset:
+        ranks = [_rank(inner, depth + 1) for inner in member]
+        return f"{kind.__name__}({','.join(ranks if kind is tuple else sorted(ranks))})"
+    return hex(member) if kind is int else f"{kind.__name__} {member!r}"
 
 
 class _Decoder:
@@ -224,10 +229,6 @@ class _Decoder:
         np = import_module("numpy")
         data = memoryview(self.buffers[number])
         return np.ndarray(shape, _dtype(dtype, np), bytearray(data) if data.readonly else data, order=order)
-
-    def numpy(self, name: str, node: Any) -> Any:
-        np = import_module("numpy")
-        return getattr(np, name)(self.value(node))
 
     def frame(self, objects: Any, freq: Any, number: int) -> Any:
         return _frame_of(self.table(number), objects, freq)
@@ -256,8 +257,8 @@ _DECODERS: dict[str, Any] = {
     "dict": _Decoder.dict,
     "array": _Decoder.array,
     "scalar": lambda d, *array: d.array(*array)[()],
-    "str_": lambda d, node: d.numpy("str_", node),
-    "bytes_": lambda d, node: d.numpy("bytes_", node),
+    "str_": lambda d, node: import_module("numpy").str_(d.value(node)),
+    "bytes_": lambda d, node: import_module("numpy").bytes_(d.value(node)),
     "DataFrame": _Decoder.frame,
     "Series": _Decoder.series,
     "Table": _Decoder.table,
@@ -271,7 +272,8 @@ def _dtype_node(dtype: Any, np: Any) -> Any:
         raise CannotTravelError(
             f"it is a NumPy array of dtype {dtype}: objects would have to be pickled, which runs code"
         )
-    if dtype.kind not in _KINDS or dtype.metadata:
+    is_plain = dtype.kind != "V" or dtype.type is np.void  # not np.record, which equals it
+    if dtype.kind not in _KINDS or dtype.metadata or not is_plain:
         raise CannotTravelError(f"NumPy data of {dtype!r} have no exact form")
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
@@ -292,12 +294,8 @@ def _dtype(node: Any, np: Any) -> Any:
     if node[0] == "sub":
         return np.dtype((_dtype(node[1], np), tuple(node[2])))
     _, names, formats, offsets, titles, itemsize, align = node
-    spec: dict[str, Any] = {
-        "names": names,
-        "formats": [_dtype(f, np) for f in formats],
-        "offsets": offsets,
-        "itemsize": itemsize,
-    }
+    spec: Any = {"names": names, "offsets": offsets, "itemsize": itemsize}
+    spec["formats"] = [_dtype(f, np) for f in formats]
     if any(title is not None for title in titles):
         spec["titles"] = titles
     return np.dtype(spec, align=align)
@@ -317,11 +315,13 @@ def _frame_of(table: Any, objects: Any, freq: Any) -> Any:
 
 
 def _check_same(frame: Any, back: Any, objects: Any) -> None:
-    """Raise a ValueError where Arrow gives another frame back: dtypes, labels, or objects of another type."""
+    """Raise a ValueError where Arrow gives another frame back: dtypes, labels, attrs, or objects of another type."""
     for what in ("columns", "index"):
         before, after = getattr(frame, what), getattr(back, what)
         if not (before.equals(after) and before.names == after.names and _dtypes(before) == _dtypes(after)):
             raise ValueError(f"its {what} would change")
+    if frame.flags != back.flags or encode(frame.attrs) != encode(back.attrs):
+        raise ValueError("its flags or attrs would change")
     for i, (before, after) in enumerate(zip(frame.dtypes, back.dtypes)):  # noqa: B905
         same = before == after
         if i in objects:
@@ -356,6 +356,7 @@ _OPERATIONS: dict[str, Any] = {
     "push": lambda namespace, variables: namespace.update(variables),
     "pull": lambda namespace, names: [_evaluate(name, namespace) for name in names],
     "call": lambda namespace, function, args, kwargs: _evaluate(function, namespace)(*args, **kwargs),
+    "await": lambda _, function, key: _awaitables.pop(key),  # noqa: ARG005
     "set_env": lambda _, variables: _set_env(variables),
 }
 
@@ -367,7 +368,7 @@ def serve(namespace: Any) -> None:
 
 
 async def serve_async(namespace: Any) -> None:
-    """`serve` for calls of async functions. Code that awaits is not interrupted where it does not."""
+    """`serve` for what a call left to await. Code that awaits is not interrupted where it does not."""
     await _serve(namespace, awaits=True)
 
 
@@ -377,22 +378,31 @@ async def _serve(namespace: Any, *, awaits: bool) -> None:
     kernel = get_ipython().kernel
     try:
         name, *arguments = _receive(kernel)
-        if name == "call" and not awaits and _is_async(_evaluate(arguments[0], namespace)):
-            answer = encode(["async", None])
+        value = _OPERATIONS[name](namespace, *arguments)
+        if awaits:
+            value = await value
+        if name == "call" and inspect.isawaitable(value):
+            answer = encode(["async", _keep(kernel, value)])
         else:
-            value = _OPERATIONS[name](namespace, *arguments)
-            if awaits:
-                value = await value
             answer = _answer(value, arguments[0] if name == "pull" else f"what {arguments[0]} returned")
     except Exception as exc:  # noqa: BLE001 - whatever the user's code raises
-        answer = encode(["error", (type(exc).__name__, str(exc), _traceback(exc))])
+        answer = encode(["error", (type(exc).__name__, _text(exc), _traceback(exc))])
     _publish(kernel, answer)
 
 
-def _is_async(function: Any) -> bool:
-    import inspect  # noqa: PLC0415
+# What calls returned to be awaited, by their requests, until another request awaits it. Some may never come.
+_awaitables: dict[str, Any] = {}
+_MOST_AWAITABLES = 1000
 
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+def _keep(kernel: Any, value: Any) -> str:
+    key: str = kernel.get_parent()["header"]["msg_id"]
+    _awaitables[key] = value
+    for old in list(_awaitables)[:-_MOST_AWAITABLES]:
+        dropped = _awaitables.pop(old, None)
+        if inspect.iscoroutine(dropped):
+            dropped.close()  # or Python warns that it was never awaited
+    return key
 
 
 # Where the kernel keeps a request's buffers from Python: a comm, and the buffers that it was sent, by request.
@@ -435,6 +445,13 @@ def _answer(value: Any, subject: Any) -> list[Any]:
         if not isinstance(subject, str):
             subject = subject[path.pop(0)]
         return encode(["unsupported", describe(subject, path, exc)])
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)[:]  # a plain str
+    except Exception:  # noqa: BLE001 - the user's code
+        return "(its text cannot be told)"
 
 
 def _traceback(exc: BaseException) -> list[str]:

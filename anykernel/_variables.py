@@ -42,12 +42,18 @@ _CODE = """\
 __import__('builtins').exec({install!r}, {{'source': {source!r}}})
 {run}(__import__('builtins').globals())"""
 
+# The name of the error of kernels that lack what it takes; nothing else raises such.
+_MISSING = "AnykernelMissing"
+
 _INSTALL = """\
 import sys, types
 if {name!r} not in sys.modules:
     if source is None:
-        from IPython import get_ipython
-        source = bytes(get_ipython().kernel.get_parent()["buffers"][-1])
+        try:
+            from IPython import get_ipython
+            source = bytes(get_ipython().kernel.get_parent()["buffers"][-1])
+        except Exception as exc:
+            raise type({missing!r}, (Exception,), {{}})(repr(exc)) from None
     module = types.ModuleType({name!r})
     module.__file__ = "<anykernel>"
     exec(compile(source, module.__file__, "exec"), module.__dict__)
@@ -82,9 +88,11 @@ async def call(shell: Shell, function: str, args: tuple[Any, ...], kwargs: dict[
 async def set_env(shell: Shell, variables: dict[str, str | None]) -> None:
     for name, value in variables.items():
         try:
-            if not name or "=" in name or b"\0" in os.fsencode(name) + os.fsencode(value or ""):
+            if not isinstance(value, str | None) or not name or "=" in name:
                 raise ValueError
-        except (TypeError, ValueError):
+            if b"\0" in os.fsencode(name) + os.fsencode(value or ""):
+                raise ValueError
+        except ValueError:
             raise ArgumentError(f"{name!r} cannot be set to {value!r} in an environment") from None
     await _ask(shell, "set_env", variables)
 
@@ -132,8 +140,8 @@ async def _ask(shell: Shell, *request: Any) -> Any:
         raise ArgumentError(describe(subject, path, exc)) from exc
     status, value = await _exchange(shell, buffers, awaits=False)
     if status == "async":
-        # Only now is it known that it must be awaited; nothing has been called yet.
-        status, value = await _exchange(shell, buffers, awaits=True)
+        # Only now is it known that there is something to await; the kernel keeps it, under this value.
+        status, value = await _exchange(shell, encode(["await", request[1], value]), awaits=True)
     return value
 
 
@@ -183,9 +191,8 @@ async def _run(
     try:
         result = execution._outcome()
     except ExecutionError as exc:
-        # What the user's code raises is in the answer: this is the code above, on a kernel that lacks what it takes.
-        if exc.ename in ("AttributeError", "KeyError", "ModuleNotFoundError"):
-            raise UnsupportedError(f"variables need IPython, and the buffers of a request: {exc}") from exc
+        if exc.ename == _MISSING:
+            raise UnsupportedError(f"variables need IPython, and the buffers of a request: {exc.evalue}") from exc
         raise
     if execution.answer is None:
         raise ProtocolError("the kernel ran the code of a variables request, and sent no answer", result=result)
@@ -199,7 +206,7 @@ def _served() -> tuple[str, str, str]:
 
     source = inspect.getsource(_values)
     name = f"_anykernel_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
-    return name, _INSTALL.format(name=name), source
+    return name, _INSTALL.format(name=name, missing=_MISSING), source
 
 
 def _code(function: str, source: str | None = None) -> str:

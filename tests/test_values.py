@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -182,6 +183,11 @@ def test_frames_travel_with_index_and_dtypes(frame, received):
         assert travelled(column.rename(None)).name is None
 
 
+def with_attrs(frame, attrs):
+    frame.attrs = attrs
+    return frame
+
+
 @pytest.mark.parametrize(
     "frame",
     [
@@ -193,11 +199,22 @@ def test_frames_travel_with_index_and_dtypes(frame, received):
         pd.DataFrame({"c": [1j]}),
         pd.DataFrame({"o": pd.Series(["\ud800"], dtype=object)}),
         pd.DataFrame({"o": [object()]}),
+        pd.DataFrame({"o": [2**70, 1]}),
+        pd.DataFrame({"v": [1]}).set_flags(allows_duplicate_labels=False),
+        with_attrs(pd.DataFrame({"v": [1]}), {"k": (1, 2)}),
+        with_attrs(pd.DataFrame({"v": [1]}), {1: 2}),
+        with_attrs(pd.Series([1]), {"k": [np.float64(1)]}),
     ],
 )
 def test_frames_that_would_come_back_changed_are_refused(frame):
     with pytest.raises(CannotTravelError, match=r"by Arrow.*not come back"):
         encode(frame)
+
+
+def test_attrs_that_json_has_an_exact_form_for_travel():
+    attrs = {"k": [1, {"x": 1.5}, None]}
+    frame = with_attrs(pd.DataFrame({"v": [1, 2]}), attrs)
+    assert travelled(frame).attrs == travelled(frame["v"]).attrs == attrs
 
 
 def test_arrow_tables_travel():
@@ -222,6 +239,8 @@ REFUSED = [object(), Text("x"), Color.RED, OrderedDict(), len, range(3), memoryv
 REFUSED += [pd.Index([1]), np.ma.array([1]), np.array([1]).view(np.recarray), np.array(["x"], np.dtypes.StringDType())]
 REFUSED += [np.array([None]), np.zeros(1, [("o", object)]), np.zeros(1, [("o", object, 2)])]
 REFUSED += [np.zeros(1, np.dtype("i4", metadata={"k": 1}))]
+record = np.dtype((np.record, [("a", "i4")]))  # which equals its plain dtype
+REFUSED += [np.zeros(1, record)[0], np.zeros(1, record), np.zeros(1, [("inner", record)])]
 
 
 @pytest.mark.parametrize("value", REFUSED, ids=lambda v: type(v).__name__)
@@ -272,14 +291,51 @@ def test_the_module_needs_nothing_but_the_standard_library_of_an_old_python():
     subprocess.run([sys.executable, "-S", "-c", code], check=True, timeout=60)
 
 
+SETS = """
+import numpy as np
+from anykernel._values import encode
+letters = 'abcdefgh'
+sets = [set(letters), set(map(str.encode, letters)), {*letters, *range(8), None, 1.5}, {8, 0, 16}, {16, 8, 0}]
+sets += [{(a, b, b'x') for a in letters for b in letters}, {frozenset(letters), frozenset('xyz'), frozenset()}]
+sets += [{(frozenset({('a', frozenset(letters))}), letter.encode()) for letter in letters}]
+sets += [{np.str_('n'), 'm', np.float64(0.1), np.float32(0.1), 2**70, 2**99999}]
+print([bytes(buffer) for buffer in encode(list(map(frozenset, sets)))])
+"""
+
+
 def test_sets_are_encoded_alike_in_every_process():
-    code = (
-        "from anykernel._values import encode; print(encode([set('abcdefgh'), frozenset(map(str.encode, 'abcdefgh'))]))"
-    )
     texts = {
         subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+            [sys.executable, "-c", SETS], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
         ).stdout
-        for seed in ("1", "2", "3")
+        for seed in ("1", "2", "3", "4")
     }
     assert len(texts) == 1
+
+
+def test_what_nobody_comes_to_await_is_dropped_at_last():
+    async def result():
+        return 1
+
+    kernel = SimpleNamespace(get_parent=lambda: {"header": {"msg_id": f"request {i}"}})
+    for i in range(_values._MOST_AWAITABLES + 2):
+        assert _values._keep(kernel, result()) == f"request {i}"
+    kept = dict(_values._awaitables)
+    _values._awaitables.clear()
+    for coroutine in kept.values():
+        coroutine.close()
+    assert len(kept) == _values._MOST_AWAITABLES
+    assert f"request {i}" in kept
+
+
+def test_members_of_sets_that_do_not_travel_are_refused_and_not_asked_for_their_text():
+    class Mute:
+        def __repr__(self):
+            raise AssertionError
+
+    deep = ()
+    for _ in range(2000):
+        deep = (deep,)
+    for member, reason in ((Mute(), "of type .*Mute"), ((1, (Mute(),)), "of type .*Mute"), (deep, "nested more than")):
+        with pytest.raises(CannotTravelError, match=reason):
+            encode({member, "text"})

@@ -110,6 +110,75 @@ async def test_variables_travel_to_every_python_kernel_and_back(case):
                 assert await kernel.call("double", 1) == 2
 
 
+CALLABLES = """
+import asyncio, functools
+called = []
+def a(): called.append('a')
+def b(): called.append('b')
+async def c(x):
+    await asyncio.sleep(0.01)
+    called.append('c')
+    return x
+handlers = [c, b, a]
+def decorated(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        called.append('wrapper')
+        return function(*args)
+    return wrapper
+later = decorated(c)
+class Later:
+    def __await__(self):
+        return c('Later').__await__()
+async def fails(): raise LookupError('later')
+async def wait():
+    print('waiting', flush=True)
+    await asyncio.sleep(60)
+waits = lambda: wait()
+class Mute(Exception):
+    def __str__(self): return self.text
+def mute(): raise Mute
+def kept():
+    import sys
+    return [len(m._awaitables) for name, m in sys.modules.items() if name.startswith('_anykernel')]
+"""
+
+
+async def test_functions_are_named_and_called_once_and_what_they_return_is_awaited(case):
+    async with case.open() as kernel:
+        await kernel.execute(CALLABLES)
+        assert await kernel.call("handlers.pop()") is None
+        assert await kernel.call("handlers.pop()") is None
+        assert await kernel.call("handlers.pop()", {"c"}) == {"c"}
+        assert await kernel.pull("handlers", "called") == ([], ["a", "b", "c"])
+        assert await kernel.call("later", (1,)) == (1,)
+        assert await kernel.pull("called") == ["a", "b", "c", "wrapper", "c"]
+        assert await kernel.call("Later") == "Later"
+        with pytest.raises(ExecutionError, match="LookupError: later"):
+            await kernel.call("lambda: fails()")
+        with pytest.raises(UnsupportedError, match=r"^what lambda: c\(print\) returned cannot travel"):
+            await kernel.call("lambda: c(print)")
+        with pytest.raises(ExecutionError) as caught:
+            await kernel.call("mute")
+        assert caught.value.ename == "Mute"
+
+        values = {}
+
+        async def call(i):
+            values[i] = await kernel.call("later", i)
+
+        async with anyio.create_task_group() as tasks:
+            for i in range(20):
+                tasks.start_soon(call, i)
+        assert values == {i: i for i in range(20)}
+        if case.interruptible:
+            async with kernel.messages("stream") as stream, anyio.create_task_group() as tasks:
+                tasks.start_soon(kernel.call, "waits")
+                await stream.receive()
+                tasks.cancel_scope.cancel()
+        assert await kernel.call("kept") == [0]
+
+
 async def test_no_trace_is_left_and_none_is_needed():
     async with open_kernel() as kernel:
         await kernel.execute(
@@ -141,6 +210,8 @@ async def test_what_cannot_travel_is_refused_before_anything_is_sent():
         for call, text in (
             (kernel.push(good=1, bad=[object()]), r"bad\[0\] cannot travel: it is of type object; what travels: None"),
             (kernel.push(bad=np.array([None])), "bad cannot travel: .*pickled"),
+            (kernel.push(bad=pd.DataFrame({"a": [2**70, 1]})), "bad cannot travel: .*by Arrow"),
+            (kernel.push(bad=np.rec.array([(1, 2)])[0]), "bad cannot travel: .*record"),
             (kernel.push(**{"a b": 1}), "'a b' is no name"),
             (kernel.push(**{"class": 1}), "'class' is no name"),
             (kernel.push(**dict.fromkeys(["ﬁ"], 1)), "is no name"),
@@ -151,7 +222,11 @@ async def test_what_cannot_travel_is_refused_before_anything_is_sent():
             (kernel.call("f", 1, print), "argument 1 of f cannot travel"),
             (kernel.call("f", key=[print]), r"key\[0\] cannot travel"),
             (kernel.set_env(**{"A=B": "x"}), "cannot be set"),
-            (kernel.set_env(A=1), "cannot be set"),
+            (kernel.set_env(A="fine", B=1), "'B' cannot be set to 1 "),
+            (kernel.set_env(A="fine", B=0), "'B' cannot be set to 0 "),
+            (kernel.set_env(A=False), "cannot be set"),
+            (kernel.set_env(A=[]), "cannot be set"),
+            (kernel.set_env(A=b"x"), "cannot be set"),
             (kernel.set_env(A="\0"), "cannot be set"),
             (kernel.set_env(**{"": None}), "cannot be set"),
         ):
@@ -191,7 +266,24 @@ async def test_a_kernel_without_what_it_takes_is_unsupported():
         tasks.start_soon(push)
         request = await script.next()
         script.start(request)
-        script.finish(request, status="error", ename="KeyError", evalue="'buffers'", traceback=[])
+        # As such a kernel would, with the code that it is sent.
+        with pytest.raises(Exception, match=r"IPython|NoneType") as caught:
+            exec(request.content["code"], {})
+        name = type(caught.value).__name__
+        script.finish(request, status="error", ename=name, evalue=str(caught.value), traceback=[])
+
+
+async def test_another_error_of_the_code_that_is_sent_is_told_as_it_is():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+
+        async def push():
+            with pytest.raises(ExecutionError, match="KeyError: 'x'"):
+                await kernel.push(x=1)
+
+        tasks.start_soon(push)
+        request = await script.next()
+        script.start(request)
+        script.finish(request, status="error", ename="KeyError", evalue="'x'", traceback=[])
 
 
 async def test_calls_wait_for_their_turn_and_are_cancelled_out_of_the_queue():
