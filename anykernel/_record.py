@@ -10,7 +10,7 @@ A write costs a few microseconds, as it ends in the system's cache. One that fai
 kernel.
 
 What is secret is not written: signatures and keys are no part of messages, and where a message quotes a key, it
-is blotted out; answers to password prompts are masked.
+is blotted out, in buffers by as many bytes, so that they can still be read; answers to password prompts are masked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -31,7 +31,7 @@ from ._connection import ConnectionInfo
 from ._exceptions import AnyKernelError, ArgumentError, ReplayError
 from ._messages import Message
 from ._transport import Deliver, Transport
-from ._wire import BadMessageError, encode_parts, loads
+from ._wire import BadMessageError, Frame, encode_buffers, encode_parts, loads
 
 __all__ = ["Line", "Recorder", "RecordingTransport", "open_recorder", "read_recording"]
 
@@ -87,14 +87,14 @@ class Recorder:
         self._path = path
         self._descriptor: int | None = descriptor
         self._started = time.monotonic()
-        self._secrets: list[bytes] = []
+        self._secrets: list[str] = []
         self._password_prompts: set[str] = set()
 
     def wrap(self, transport: Transport, info: ConnectionInfo) -> RecordingTransport:
         """A new connection is made; what goes over it is to be recorded."""
         for secret in (info.key, info.curve_secretkey or ""):
             if len(secret) >= _SECRET_LENGTH:
-                self._secrets.append(json.dumps(secret)[1:-1].encode())
+                self._secrets.append(secret)
         self._write(Line("connected", self._now()))
         return RecordingTransport(transport, self)
 
@@ -102,13 +102,13 @@ class Recorder:
         """A message is about to be sent.
 
         Raises:
-            ArgumentError: the content has no JSON form.
+            ArgumentError: the content has no JSON form, or a buffer is none.
         """
         header, parent, metadata, content = map(msgspec.Raw, encode_parts(message))
         masked = message.msg_type == "input_reply" and message.parent_id in self._password_prompts
         if masked:
             content = msgspec.Raw(json.dumps({"value": MASK}))
-        buffers: Any = message.buffers
+        buffers: Any = self._without_secrets(encode_buffers(message))
         line: Any = Line("sent", self._now(), message.channel, header, parent, metadata, content, buffers)  # type: ignore[arg-type]
         line.masked = masked
         self._write(line)
@@ -117,7 +117,7 @@ class Recorder:
         """A message was received."""
         if message.msg_type == "input_request" and message.content.get("password"):
             self._password_prompts.add(message.msg_id)
-        buffers: Any = message.buffers
+        buffers: Any = self._without_secrets(message.buffers)
         self._write(
             Line(
                 "received", self._now(), message.channel, message.header, message.parent_header, message.metadata,
@@ -143,6 +143,12 @@ class Recorder:
         self._write(Line("closed", self._now()))
         self._close()
 
+    def _without_secrets(self, buffers: Iterable[Frame]) -> tuple[Frame, ...]:
+        # The line has them in another alphabet (base64), in which a secret cannot be found.
+        for secret in map(str.encode, self._secrets):
+            buffers = [bytes(buffer).replace(secret, b"*" * len(secret)) for buffer in buffers]
+        return tuple(buffers)
+
     def _now(self) -> float:
         return round(time.monotonic() - self._started, 6)
 
@@ -152,7 +158,7 @@ class Recorder:
         try:
             data = _encode(line)
             for secret in self._secrets:
-                data = data.replace(secret, MASK.encode())
+                data = data.replace(json.dumps(secret)[1:-1].encode(), MASK.encode())
             _write_all(self._descriptor, data + b"\n")
         except (OSError, ValueError, TypeError, RecursionError) as exc:
             logger.error("the recording %s ends here, the kernel goes on: %s", self._path, exc)  # noqa: TRY400

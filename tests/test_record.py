@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import logging
@@ -353,5 +354,27 @@ def test_a_kernel_that_does_not_start_is_replayed(tmp_path):
             errors.append((str(caught.value), caught.value.returncode, caught.value.stderr))
         assert errors[0] == errors[1]
         assert re.search("status 1 before it was ready", errors[0][0])
+
+    anyio.run(both)
+
+
+def test_keys_are_blotted_out_in_buffers_as_well_and_values_can_still_be_read(tmp_path):
+    path = tmp_path / "buffers.jsonl"
+
+    async def use(kernel, key):
+        # Somebody sends the key, and reads it with other values.
+        await kernel.push(info={"before": [1, 2], "key": key, "after": b"x"})
+        return await kernel.pull("info")
+
+    async def both():
+        async with open_kernel(record_to=path) as kernel:
+            key = kernel.connection.key
+            seen = await use(kernel, key)
+        buffers = b"".join(base64.b64decode(buffer) for line in lines_of(path) for buffer in line.get("buffers", ()))
+        assert key.encode() not in buffers
+        assert seen == {"before": [1, 2], "key": key, "after": b"x"}
+        async with replay_kernel(path) as kernel:
+            mask = "*" * len(key)
+            assert await use(kernel, mask) == {**seen, "key": mask}
 
     anyio.run(both)
