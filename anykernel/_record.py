@@ -2,7 +2,7 @@
 
 How this works. A recording is a file of JSON lines. The first says what it is (`Head`); then comes one `Line` for
 each message, in the order in which they went over, and for what else decides how a session went: a connection
-that was made, an interrupt by signal, the kernel's death, the end of the block. `RecordingTransport` stands
+that was made, an interrupt by signal or of a subshell, the kernel's death, the end of the block. `RecordingTransport` stands
 between a router and its transport, so no other layer sees a difference, and who does not record pays nothing.
 
 Each line is one write to a file without a buffer: a client that is killed loses at most the line it was writing.
@@ -78,6 +78,8 @@ class Line(msgspec.Struct, omit_defaults=True):
     text: str = ""
     returncode: int | None = None
     stderr: str = ""
+    subshell: str = ""
+    """Whose code alone an interrupt is meant for."""
 
 
 class Recorder:
@@ -125,9 +127,9 @@ class Recorder:
             )
         )  # fmt: skip
 
-    def interrupted(self) -> None:
-        """The kernel's process is about to be sent SIGINT."""
-        self._write(Line("interrupted", self._now()))
+    def interrupted(self, subshell: str = "") -> None:
+        """The kernel's process is about to be sent SIGINT, or the code of one subshell to be interrupted."""
+        self._write(Line("interrupted", self._now(), subshell=subshell))
 
     def died(self, error: AnyKernelError) -> None:
         """The kernel went away, which is told by this error."""

@@ -20,6 +20,7 @@ from jupyter_client.kernelspec import KernelSpec
 
 from anykernel import (
     ArgumentError,
+    ConnectionClosedError,
     ExecutionTimeoutError,
     KernelDiedError,
     KernelRestartedError,
@@ -378,3 +379,41 @@ def test_keys_are_blotted_out_in_buffers_as_well_and_values_can_still_be_read(tm
             assert await use(kernel, mask) == {**seen, "key": mask}
 
     anyio.run(both)
+
+
+async def use_subshells(kernel):
+    """Code in subshells that is interrupted: by a timeout, by a call, and as its subshell is left."""
+    code, seen = "print('runs', flush=True)\nwhile True: pass", []
+    async with kernel.subshell() as subshell:
+        with pytest.raises(ExecutionTimeoutError) as timeout:
+            await subshell.execute(code, timeout=1)
+        seen += [*summary(timeout.value.result), timeout.value.settled]
+        running = await subshell.submit(code)
+        async for _ in running:
+            break
+        await subshell.interrupt()
+        seen += summary(await running.wait())
+        seen += summary(await subshell.execute("print('free again')"))
+        running = await subshell.submit(code)
+        async for _ in running:
+            break
+    with pytest.raises(ConnectionClosedError, match="deleted") as left:
+        await running.wait()
+    return [*seen, *summary(left.value.result), (await kernel.execute("print('main')")).text]
+
+
+@pytest.fixture(scope="module")
+def subshells(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recordings") / "subshells.jsonl"
+
+    async def record():
+        async with open_kernel(record_to=path) as kernel:
+            return await use_subshells(kernel)
+
+    return path, anyio.run(record)
+
+
+async def test_interrupts_of_subshells_are_replayed(subshells):
+    path, seen = subshells
+    async with replay_kernel(path) as kernel:
+        assert await use_subshells(kernel) == seen

@@ -311,6 +311,29 @@ async def test_equal_code_in_another_subshell_is_another_request(recording):
         assert (await kernel.execute("cell")).text == "in None"
 
 
+async def test_an_interrupt_of_one_shell_ends_no_code_of_another(recording, monkeypatch):
+    monkeypatch.setattr(_replay, "PATIENCE", 0)
+    content = None
+    for subshell in ("a", "b"):
+        request = recording.start("cell", subshell=subshell)
+        content = recording.lines[-2]["content"]
+        recording.line("interrupted", subshell=subshell)
+        recording.out(request, f"in {subshell}")
+        recording.finish(request)
+    recording.line("interrupted")
+    recording.line("closed")
+    async with replay_kernel(recording.path) as kernel, kernel.messages("stream") as messages:
+        for subshell in ("a", "b"):
+            kernel._connection.router.transport.send(
+                message("execute_request", subshell, content, subshell_id=subshell)
+            )
+        await kernel._lifecycle.interrupt(kernel._connection)  # the main shell's
+        await anyio.wait_all_tasks_blocked()
+        for subshell in ("b", "a"):
+            kernel._lifecycle.interrupts_subshell(subshell)
+            assert (await messages.receive()).content["text"] == f"in {subshell}"
+
+
 @pytest.mark.parametrize("name", ["python3", "xpython"])
 async def test_variables_are_those_of_their_own_call(tmp_path, name):
     async def use(kernel, numbers):
