@@ -275,7 +275,9 @@ def read_recording(path: str | os.PathLike[str]) -> list[Line]:
             line = msgspec.convert(loads(text), Line)
         except (BadMessageError, msgspec.ValidationError) as exc:
             raise ReplayError(f"{os.fspath(path)!r} is damaged in line {number}: {exc}") from exc
-        names = [line.header.get(name) for name in ("msg_id", "msg_type")] + [line.parent_header.get("msg_id", "")]
+        names = [line.header.get(name) for name in ("msg_id", "msg_type")]
+        if line.event == "received":
+            names.append(line.parent_header.get("msg_id", ""))
         if line.event in ("sent", "received") and not all(isinstance(name, str) for name in names):
             raise ReplayError(f"{os.fspath(path)!r} is damaged in line {number}: a message without its type or id")
         lines.append(line)

@@ -111,7 +111,7 @@ class _ReplayTransport:
             script = next((s for s in unused if s.line and s.line.header["msg_id"] == recorded), unused[0])
             unused.remove(script)
             assert script.line is not None
-            if message.msg_type == "comm_open":
+            if message.msg_type == "comm_open" and isinstance(content.get("comm_id"), str):
                 self._comm_ids[comm_id] = script.line.content["comm_id"]
             elif message.msg_type == "comm_msg" and (mail := mail_of(content)) is not None:
                 self._mailed[mail] = mail_of(script.line.content)

@@ -16,6 +16,11 @@ from ._wire import Frame
 __all__ = ["Script", "Session", "Step", "mail_of", "read_sessions", "request_key"]
 
 
+# What depends on what else the client does at the time: whether another shell may ask for input, and how many commands
+# came before.
+_INCIDENTAL = {"execute_request": "allow_stdin", "debug_request": "seq"}
+
+
 class Step(NamedTuple):
     place: int
     """In the recording."""
@@ -106,7 +111,8 @@ class Session:
 
     def read(self, place: int, line: Line) -> None:
         """Take the next line of the recording."""
-        parent_id: str = line.parent_header.get("msg_id", "")
+        # A parent that the client chose may have any id.
+        parent_id = str(line.parent_header.get("msg_id", ""))
         if line.event == "sent":
             self._read_sent(place, line, parent_id)
         elif line.event == "received":
@@ -202,12 +208,15 @@ def request_key(
     channel: str, header: dict[str, Any], content: dict[str, Any], buffers: Iterable[Frame]
 ) -> tuple[Any, ...]:
     """What makes a request the same as a recorded one."""
-    if header["msg_type"] == "comm_open":
-        content = {**content, "comm_id": None}  # the client's own choice
-    elif header["msg_type"] == "comm_msg" and mail_of(content) is not None:
+    msg_type = header["msg_type"]
+    if msg_type == "comm_open" and isinstance(content.get("comm_id"), str):
+        content = {**content, "comm_id": ""}  # the client's own choice
+    elif msg_type == "comm_msg" and mail_of(content) is not None:
         content = {**content, "data": None}
-    text = json.dumps(content, sort_keys=True)
-    return channel, header["msg_type"], header.get("subshell_id"), text, tuple(map(bytes, buffers))
+    elif msg_type in _INCIDENTAL:
+        content = {**content, _INCIDENTAL[msg_type]: None}
+    text = json.dumps([header.get("subshell_id"), content], sort_keys=True)
+    return channel, msg_type, text, tuple(map(bytes, buffers))
 
 
 def mail_of(content: dict[str, Any]) -> str | None:
