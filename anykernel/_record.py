@@ -255,7 +255,8 @@ def read_recording(path: str | os.PathLike[str]) -> list[Line]:
     """The lines of a recording after the first; a last one that is cut off is left out.
 
     Raises:
-        ReplayError: the file cannot be read, is no recording, or one of another version.
+        ReplayError: the file cannot be read, is no recording, or one of another version, or lines are not in the order
+            in which they were written.
     """
     try:
         first, *rest = Path(path).read_bytes().split(b"\n")
@@ -269,7 +270,7 @@ def read_recording(path: str | os.PathLike[str]) -> list[Line]:
         raise ReplayError(f"{os.fspath(path)!r} is no recording")
     if head.version != VERSION:
         raise ReplayError(f"{os.fspath(path)!r} has version {head.version} of the format; this is read: {VERSION}")
-    lines = []
+    lines: list[Line] = []
     for number, text in enumerate(rest[:-1], start=2):  # behind the last line's end is nothing, or what was cut off
         try:
             line = msgspec.convert(loads(text), Line)
@@ -280,5 +281,8 @@ def read_recording(path: str | os.PathLike[str]) -> list[Line]:
             names.append(line.parent_header.get("msg_id", ""))
         if line.event in ("sent", "received") and not all(isinstance(name, str) for name in names):
             raise ReplayError(f"{os.fspath(path)!r} is damaged in line {number}: a message without its type or id")
+        if lines and (line.time < lines[-1].time or text == rest[number - 3]):
+            # Replayed, a request without what followed it would be waited for without end.
+            raise ReplayError(f"{os.fspath(path)!r} is damaged in line {number}: it is not where it was written")
         lines.append(line)
     return lines

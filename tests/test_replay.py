@@ -267,7 +267,7 @@ async def test_a_kernel_that_never_answered_does_not_answer_again(tmp_path):
 async def test_leaving_in_the_middle_leaves_nothing(recording):
     cell = recording.start("cell")
     for _ in range(2000):
-        recording.lines.append({"event": "received", "time": 1, "channel": "iopub", "parent_header": cell,
+        recording.lines.append({"event": "received", "time": len(recording.lines), "channel": "iopub", "parent_header": cell,
                                 "header": {"msg_id": "m", "msg_type": "stream"}, "content": {"name": "stdout", "text": "x"}})  # fmt: skip
     recording.line("closed")
     for steps in range(0, 60, 7):
