@@ -43,6 +43,9 @@ class Lifecycle:
         """Interrupt what the kernel runs, by signal or by message."""
         raise NotImplementedError
 
+    def interrupts_subshell(self, subshell_id: str) -> None:
+        """The code of a subshell is about to be interrupted."""
+
     async def restart(self) -> None:
         raise NotImplementedError
 

@@ -154,6 +154,10 @@ class Owner(Lifecycle):
         finally:
             transport.close()
 
+    def interrupts_subshell(self, subshell_id: str) -> None:
+        if self._recorder is not None:
+            self._recorder.interrupted(subshell_id)
+
     async def _request_interrupt(self, router: Router) -> None:
         """Interrupt by message.
 

@@ -2,7 +2,7 @@
 
 How this works. A recording is a file of JSON lines. The first says what it is (`Head`); then comes one `Line` for
 each message, in the order in which they went over, and for what else decides how a session went: a connection
-that was made, an interrupt by signal, the kernel's death, the end of the block. `RecordingTransport` stands
+that was made, an interrupt by signal or of a subshell, the kernel's death, the end of the block. `RecordingTransport` stands
 between a router and its transport, so no other layer sees a difference, and who does not record pays nothing.
 
 Each line is one write to a file without a buffer: a client that is killed loses at most the line it was writing.
@@ -10,7 +10,7 @@ A write costs a few microseconds, as it ends in the system's cache. One that fai
 kernel.
 
 What is secret is not written: signatures and keys are no part of messages, and where a message quotes a key, it
-is blotted out; answers to password prompts are masked.
+is blotted out, in buffers by as many bytes, so that they can still be read; answers to password prompts are masked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -31,7 +31,7 @@ from ._connection import ConnectionInfo
 from ._exceptions import AnyKernelError, ArgumentError, ReplayError
 from ._messages import Message
 from ._transport import Deliver, Transport
-from ._wire import BadMessageError, encode_parts, loads
+from ._wire import BadMessageError, Frame, encode_buffers, encode_parts, loads
 
 __all__ = ["Line", "Recorder", "RecordingTransport", "open_recorder", "read_recording"]
 
@@ -78,6 +78,8 @@ class Line(msgspec.Struct, omit_defaults=True):
     text: str = ""
     returncode: int | None = None
     stderr: str = ""
+    subshell: str = ""
+    """Whose code alone an interrupt is meant for."""
 
 
 class Recorder:
@@ -87,14 +89,14 @@ class Recorder:
         self._path = path
         self._descriptor: int | None = descriptor
         self._started = time.monotonic()
-        self._secrets: list[bytes] = []
+        self._secrets: list[str] = []
         self._password_prompts: set[str] = set()
 
     def wrap(self, transport: Transport, info: ConnectionInfo) -> RecordingTransport:
         """A new connection is made; what goes over it is to be recorded."""
         for secret in (info.key, info.curve_secretkey or ""):
             if len(secret) >= _SECRET_LENGTH:
-                self._secrets.append(json.dumps(secret)[1:-1].encode())
+                self._secrets.append(secret)
         self._write(Line("connected", self._now()))
         return RecordingTransport(transport, self)
 
@@ -102,13 +104,13 @@ class Recorder:
         """A message is about to be sent.
 
         Raises:
-            ArgumentError: the content has no JSON form.
+            ArgumentError: the content has no JSON form, or a buffer is none.
         """
         header, parent, metadata, content = map(msgspec.Raw, encode_parts(message))
         masked = message.msg_type == "input_reply" and message.parent_id in self._password_prompts
         if masked:
             content = msgspec.Raw(json.dumps({"value": MASK}))
-        buffers: Any = message.buffers
+        buffers: Any = self._without_secrets(encode_buffers(message))
         line: Any = Line("sent", self._now(), message.channel, header, parent, metadata, content, buffers)  # type: ignore[arg-type]
         line.masked = masked
         self._write(line)
@@ -117,7 +119,7 @@ class Recorder:
         """A message was received."""
         if message.msg_type == "input_request" and message.content.get("password"):
             self._password_prompts.add(message.msg_id)
-        buffers: Any = message.buffers
+        buffers: Any = self._without_secrets(message.buffers)
         self._write(
             Line(
                 "received", self._now(), message.channel, message.header, message.parent_header, message.metadata,
@@ -125,9 +127,9 @@ class Recorder:
             )
         )  # fmt: skip
 
-    def interrupted(self) -> None:
-        """The kernel's process is about to be sent SIGINT."""
-        self._write(Line("interrupted", self._now()))
+    def interrupted(self, subshell: str = "") -> None:
+        """The kernel's process is about to be sent SIGINT, or the code of one subshell to be interrupted."""
+        self._write(Line("interrupted", self._now(), subshell=subshell))
 
     def died(self, error: AnyKernelError) -> None:
         """The kernel went away, which is told by this error."""
@@ -143,6 +145,12 @@ class Recorder:
         self._write(Line("closed", self._now()))
         self._close()
 
+    def _without_secrets(self, buffers: Iterable[Frame]) -> tuple[Frame, ...]:
+        # The line has them in another alphabet (base64), in which a secret cannot be found.
+        for secret in map(str.encode, self._secrets):
+            buffers = [bytes(buffer).replace(secret, b"*" * len(secret)) for buffer in buffers]
+        return tuple(buffers)
+
     def _now(self) -> float:
         return round(time.monotonic() - self._started, 6)
 
@@ -152,7 +160,7 @@ class Recorder:
         try:
             data = _encode(line)
             for secret in self._secrets:
-                data = data.replace(secret, MASK.encode())
+                data = data.replace(json.dumps(secret)[1:-1].encode(), MASK.encode())
             _write_all(self._descriptor, data + b"\n")
         except (OSError, ValueError, TypeError, RecursionError) as exc:
             logger.error("the recording %s ends here, the kernel goes on: %s", self._path, exc)  # noqa: TRY400
@@ -247,7 +255,8 @@ def read_recording(path: str | os.PathLike[str]) -> list[Line]:
     """The lines of a recording after the first; a last one that is cut off is left out.
 
     Raises:
-        ReplayError: the file cannot be read, is no recording, or one of another version.
+        ReplayError: the file cannot be read, is no recording, or one of another version, or lines are not in the order
+            in which they were written.
     """
     try:
         first, *rest = Path(path).read_bytes().split(b"\n")
@@ -261,14 +270,19 @@ def read_recording(path: str | os.PathLike[str]) -> list[Line]:
         raise ReplayError(f"{os.fspath(path)!r} is no recording")
     if head.version != VERSION:
         raise ReplayError(f"{os.fspath(path)!r} has version {head.version} of the format; this is read: {VERSION}")
-    lines = []
+    lines: list[Line] = []
     for number, text in enumerate(rest[:-1], start=2):  # behind the last line's end is nothing, or what was cut off
         try:
             line = msgspec.convert(loads(text), Line)
         except (BadMessageError, msgspec.ValidationError) as exc:
             raise ReplayError(f"{os.fspath(path)!r} is damaged in line {number}: {exc}") from exc
-        names = [line.header.get(name) for name in ("msg_id", "msg_type")] + [line.parent_header.get("msg_id", "")]
+        names = [line.header.get(name) for name in ("msg_id", "msg_type")]
+        if line.event == "received":
+            names.append(line.parent_header.get("msg_id", ""))
         if line.event in ("sent", "received") and not all(isinstance(name, str) for name in names):
             raise ReplayError(f"{os.fspath(path)!r} is damaged in line {number}: a message without its type or id")
+        if lines and (line.time < lines[-1].time or text == rest[number - 3]):
+            # Replayed, a request without what followed it would be waited for without end.
+            raise ReplayError(f"{os.fspath(path)!r} is damaged in line {number}: it is not where it was written")
         lines.append(line)
     return lines

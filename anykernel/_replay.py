@@ -10,7 +10,7 @@ begins to play; of several that play, the step that was recorded first comes fir
   request under way (unparented, another client's, or late output of a cell that has ended) belongs to whatever came
   last before it in the recording, and follows that.
 - A wait that nothing replaces: for the answer to an input request; in code that was interrupted while it ran, for
-  the client's interrupt; and where the client had the kernel end, for that.
+  the client's interrupt, of the same shell; and where the client had the kernel end, for that.
 - A wait that keeps the recorded interleaving: for a request of another channel or shell, or a comm message, that
   the client sent meanwhile. It is given up when nothing else has moved for ``PATIENCE`` seconds: the tasks may come
   in another order than they did.
@@ -111,7 +111,7 @@ class _ReplayTransport:
             script = next((s for s in unused if s.line and s.line.header["msg_id"] == recorded), unused[0])
             unused.remove(script)
             assert script.line is not None
-            if message.msg_type == "comm_open":
+            if message.msg_type == "comm_open" and isinstance(content.get("comm_id"), str):
                 self._comm_ids[comm_id] = script.line.content["comm_id"]
             elif message.msg_type == "comm_msg" and (mail := mail_of(content)) is not None:
                 self._mailed[mail] = mail_of(script.line.content)
@@ -153,10 +153,10 @@ class _ReplayTransport:
     def expects_interrupt_request(self) -> bool:
         return bool(self._unused.get(request_key("control", {"msg_type": "interrupt_request"}, {}, ())))
 
-    def interrupt(self) -> None:
-        """The client interrupts what runs."""
+    def interrupt(self, subshell: str = "") -> None:
+        """The client interrupts what runs, or only what runs in one subshell."""
         for script in self._playing:
-            script.interrupts += 1
+            script.interrupted(subshell)
         self._wake.set()
 
     async def read(self, channel: str, deliver: Deliver) -> None:  # noqa: ARG002
@@ -248,6 +248,10 @@ class _Replayed(Restartable):
             await self._request_interrupt(connection.router)
         else:
             self._transport.interrupt()
+
+    def interrupts_subshell(self, subshell_id: str) -> None:
+        assert self._transport is not None
+        self._transport.interrupt(subshell_id)
 
     @asynccontextmanager
     async def _launch(self) -> AsyncIterator[Connection]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -14,6 +14,11 @@ from ._values import MAIL
 from ._wire import Frame
 
 __all__ = ["Script", "Session", "Step", "mail_of", "read_sessions", "request_key"]
+
+
+# What depends on what else the client does at the time: whether another shell may ask for input, and how many commands
+# came before.
+_INCIDENTAL = {"execute_request": "allow_stdin", "debug_request": "seq"}
 
 
 class Step(NamedTuple):
@@ -35,10 +40,10 @@ class Script:
         self.steps: deque[Step] = deque()
         self.message: Message | None = None
         """The request that it plays for; None before it is sent."""
-        self.interrupts = 0
-        """How often the client has interrupted since it plays."""
+        self.interrupts: Counter[str] = Counter()
+        """How often the client has interrupted since it plays: its subshell, by whose name, or the kernel, by ""."""
         # While the recording is read: how often it was interrupted there, and which of its ends have been seen.
-        self.recorded_interrupts = 0
+        self.recorded_interrupts: Counter[str] = Counter()
         self.replied = line is None or not line.header["msg_type"].endswith("_request")
         self.idle = False
 
@@ -71,11 +76,17 @@ class Script:
         elif line.header.get("msg_type") == "status" and line.content.get("execution_state") == "idle":
             self.idle = True
 
-    def wait_interrupt(self, place: int) -> None:
-        self.recorded_interrupts = count = self.recorded_interrupts + 1
-        # Only code that runs in the main shell is what an interrupt is meant for.
-        strict = self.started and self.shell == ("shell", None)
-        self.steps.append(Step(place, None, lambda: self.interrupts >= count, strict))
+    def interrupted(self, subshell: str) -> None:
+        """The client interrupts one subshell, or with "" the kernel."""
+        if not subshell or (self.line is not None and self.shell == ("shell", subshell)):
+            self.interrupts[subshell] += 1
+
+    def wait_interrupt(self, place: int, subshell: str) -> None:
+        self.recorded_interrupts[subshell] += 1
+        count = self.recorded_interrupts[subshell]
+        # Only code that runs in this shell is what the interrupt is meant for.
+        strict = self.started and self.shell == ("shell", subshell or None)
+        self.steps.append(Step(place, None, lambda: self.interrupts[subshell] >= count, strict))
 
     def wait_sent(self, place: int, other: Script, *, strict: bool) -> None:
         self.steps.append(Step(place, None, lambda: other.message is not None, strict))
@@ -100,7 +111,8 @@ class Session:
 
     def read(self, place: int, line: Line) -> None:
         """Take the next line of the recording."""
-        parent_id: str = line.parent_header.get("msg_id", "")
+        # A parent that the client chose may have any id.
+        parent_id = str(line.parent_header.get("msg_id", ""))
         if line.event == "sent":
             self._read_sent(place, line, parent_id)
         elif line.event == "received":
@@ -117,7 +129,7 @@ class Session:
             if line.channel == "stdin":
                 self._prompts[line.header["msg_id"]] = script
         elif line.event == "interrupted":
-            self._read_interrupt(place)
+            self._read_interrupt(place, line.subshell)
         elif line.event == "died":
             self._last.steps.append(Step(place, line))
 
@@ -127,11 +139,11 @@ class Session:
             if parent_id in self._prompts:
                 self.answers[parent_id] = line
                 script = self._prompts[parent_id]
-                count = script.recorded_interrupts
+                count = sum(script.recorded_interrupts.values())
 
                 def is_over() -> bool:
                     # An interrupt that is not in the recording frees code that gets no answer.
-                    return parent_id in self.answered or script.interrupts > count
+                    return parent_id in self.answered or sum(script.interrupts.values()) > count
 
                 script.steps.append(Step(place, None, is_over, strict=True))
             return
@@ -151,10 +163,10 @@ class Session:
         if not script.is_info:
             self._last = script
 
-    def _read_interrupt(self, place: int) -> None:
+    def _read_interrupt(self, place: int, subshell: str = "") -> None:
         for script in self._under_way:
-            if not script.is_info:
-                script.wait_interrupt(place)
+            if not script.is_info and (not subshell or script.shell == ("shell", subshell)):
+                script.wait_interrupt(place, subshell)
 
     def cut(self, place: int) -> None:
         """The recording ends here, before the session did."""
@@ -196,12 +208,15 @@ def request_key(
     channel: str, header: dict[str, Any], content: dict[str, Any], buffers: Iterable[Frame]
 ) -> tuple[Any, ...]:
     """What makes a request the same as a recorded one."""
-    if header["msg_type"] == "comm_open":
-        content = {**content, "comm_id": None}  # the client's own choice
-    elif header["msg_type"] == "comm_msg" and mail_of(content) is not None:
+    msg_type = header["msg_type"]
+    if msg_type == "comm_open" and isinstance(content.get("comm_id"), str):
+        content = {**content, "comm_id": ""}  # the client's own choice
+    elif msg_type == "comm_msg" and mail_of(content) is not None:
         content = {**content, "data": None}
-    text = json.dumps(content, sort_keys=True)
-    return channel, header["msg_type"], header.get("subshell_id"), text, tuple(map(bytes, buffers))
+    elif msg_type in _INCIDENTAL:
+        content = {**content, _INCIDENTAL[msg_type]: None}
+    text = json.dumps([header.get("subshell_id"), content], sort_keys=True)
+    return channel, msg_type, text, tuple(map(bytes, buffers))
 
 
 def mail_of(content: dict[str, Any]) -> str | None:

@@ -113,6 +113,8 @@ class Subshell(Shell):
             self._connection.router.interrupts[self.id] = 0
 
     async def _deliver_interrupt(self) -> None:
+        # None of the requests by which it is done says so.
+        self._kernel._lifecycle.interrupts_subshell(self.id)
         if self._thread is None:
             await self._kernel._lifecycle.interrupt(self._connection)
             return

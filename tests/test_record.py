@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import logging
@@ -19,6 +20,7 @@ from jupyter_client.kernelspec import KernelSpec
 
 from anykernel import (
     ArgumentError,
+    ConnectionClosedError,
     ExecutionTimeoutError,
     KernelDiedError,
     KernelRestartedError,
@@ -233,6 +235,20 @@ async def test_a_file_that_is_no_good_recording_is_refused(recording, tmp_path, 
             raise AssertionError
 
 
+@pytest.mark.parametrize("to", [5, 8, 20])
+async def test_a_line_that_was_moved_or_repeated_is_refused(recording, tmp_path, to):
+    # Without its answers behind it, the request would wait for them for ever.
+    lines = recording[0].read_bytes().splitlines(keepends=True)
+    (place, *_) = [i for i, line in enumerate(lines) if b"execute_request" in line and b'"sent"' in line]
+    line = lines[place]
+    for kept in (lines, [*lines[:place], *lines[place + 1 :]]):
+        tampered = tmp_path / "tampered.jsonl"
+        tampered.write_bytes(b"".join([*kept[:to], line, *kept[to:]]))
+        with pytest.raises(ReplayError, match=r"damaged in line \d+: it is not where it was written"):
+            async with replay_kernel(tampered):
+                raise AssertionError
+
+
 async def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(ReplayError, match="No such file"):
         async with replay_kernel(tmp_path / "none.jsonl"):
@@ -355,3 +371,63 @@ def test_a_kernel_that_does_not_start_is_replayed(tmp_path):
         assert re.search("status 1 before it was ready", errors[0][0])
 
     anyio.run(both)
+
+
+def test_keys_are_blotted_out_in_buffers_as_well_and_values_can_still_be_read(tmp_path):
+    path = tmp_path / "buffers.jsonl"
+
+    async def use(kernel, key):
+        # Somebody sends the key, and reads it with other values.
+        await kernel.push(info={"before": [1, 2], "key": key, "after": b"x"})
+        return await kernel.pull("info")
+
+    async def both():
+        async with open_kernel(record_to=path) as kernel:
+            key = kernel.connection.key
+            seen = await use(kernel, key)
+        buffers = b"".join(base64.b64decode(buffer) for line in lines_of(path) for buffer in line.get("buffers", ()))
+        assert key.encode() not in buffers
+        assert seen == {"before": [1, 2], "key": key, "after": b"x"}
+        async with replay_kernel(path) as kernel:
+            mask = "*" * len(key)
+            assert await use(kernel, mask) == {**seen, "key": mask}
+
+    anyio.run(both)
+
+
+async def use_subshells(kernel):
+    """Code in subshells that is interrupted: by a timeout, by a call, and as its subshell is left."""
+    code, seen = "print('runs', flush=True)\nwhile True: pass", []
+    async with kernel.subshell() as subshell:
+        with pytest.raises(ExecutionTimeoutError) as timeout:
+            await subshell.execute(code, timeout=1)
+        seen += [*summary(timeout.value.result), timeout.value.settled]
+        running = await subshell.submit(code)
+        async for _ in running:
+            break
+        await subshell.interrupt()
+        seen += summary(await running.wait())
+        seen += summary(await subshell.execute("print('free again')"))
+        running = await subshell.submit(code)
+        async for _ in running:
+            break
+    with pytest.raises(ConnectionClosedError, match="deleted") as left:
+        await running.wait()
+    return [*seen, *summary(left.value.result), (await kernel.execute("print('main')")).text]
+
+
+@pytest.fixture(scope="module")
+def subshells(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recordings") / "subshells.jsonl"
+
+    async def record():
+        async with open_kernel(record_to=path) as kernel:
+            return await use_subshells(kernel)
+
+    return path, anyio.run(record)
+
+
+async def test_interrupts_of_subshells_are_replayed(subshells):
+    path, seen = subshells
+    async with replay_kernel(path) as kernel:
+        assert await use_subshells(kernel) == seen

@@ -36,6 +36,9 @@ class Recording:
 
     def line(self, event, **fields):
         self.lines.append({"event": event, "time": len(self.lines), **fields})
+        self.write()
+
+    def write(self):
         self.path.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
 
     def connect(self):
@@ -264,7 +267,7 @@ async def test_a_kernel_that_never_answered_does_not_answer_again(tmp_path):
 async def test_leaving_in_the_middle_leaves_nothing(recording):
     cell = recording.start("cell")
     for _ in range(2000):
-        recording.lines.append({"event": "received", "time": 1, "channel": "iopub", "parent_header": cell,
+        recording.lines.append({"event": "received", "time": len(recording.lines), "channel": "iopub", "parent_header": cell,
                                 "header": {"msg_id": "m", "msg_type": "stream"}, "content": {"name": "stdout", "text": "x"}})  # fmt: skip
     recording.line("closed")
     for steps in range(0, 60, 7):
@@ -309,6 +312,71 @@ async def test_equal_code_in_another_subshell_is_another_request(recording):
             received = await messages.receive()
             assert (received.content["text"], received.parent_id) == (f"in {subshell}", subshell)
         assert (await kernel.execute("cell")).text == "in None"
+
+
+async def test_an_interrupt_of_one_shell_ends_no_code_of_another(recording, monkeypatch):
+    monkeypatch.setattr(_replay, "PATIENCE", 0)
+    content = None
+    for subshell in ("a", "b"):
+        request = recording.start("cell", subshell=subshell)
+        content = recording.lines[-2]["content"]
+        recording.line("interrupted", subshell=subshell)
+        recording.out(request, f"in {subshell}")
+        recording.finish(request)
+    recording.line("interrupted")
+    recording.line("closed")
+    async with replay_kernel(recording.path) as kernel, kernel.messages("stream") as messages:
+        for subshell in ("a", "b"):
+            kernel._connection.router.transport.send(
+                message("execute_request", subshell, content, subshell_id=subshell)
+            )
+        await kernel._lifecycle.interrupt(kernel._connection)  # the main shell's
+        await anyio.wait_all_tasks_blocked()
+        for subshell in ("b", "a"):
+            kernel._lifecycle.interrupts_subshell(subshell)
+            assert (await messages.receive()).content["text"] == f"in {subshell}"
+
+
+async def test_what_a_request_owes_to_chance_does_not_make_it_another(recording):
+    cell = recording.start("cell", allow_stdin=True)  # another shell could ask for input
+    recording.finish(cell)
+    for seq, command in enumerate(("first", "second"), start=1):
+        asked = recording.sent(
+            "debug_request", channel="control", type="request", seq=seq, command=command, arguments={}
+        )
+        recording.received(
+            asked, "debug_reply", channel="control", type="response", request_seq=seq, success=True,
+            command=command, body={"was": command},
+        )  # fmt: skip
+        recording.status(asked, "idle")
+    recording.line("closed")
+    features = next(line["content"] for line in recording.lines if "supported_features" in line.get("content", {}))
+    features["supported_features"] = ["debugger"]
+    recording.write()
+    async with replay_kernel(recording.path) as kernel:
+        assert (await kernel.execute("cell")).ok
+        for command in ("second", "first"):
+            assert (await kernel.debug(command)).body == {"was": command}
+
+
+async def test_a_parent_of_the_clients_choice_may_be_anything(recording):
+    for parent in ({"msg_id": 1}, {"msg_id": ["x"]}):
+        asked = recording.sent("complete_request", parent=parent, code="c", cursor_pos=1)
+        recording.finish(asked, matches=["came"])
+    recording.line("closed")
+    async with replay_kernel(recording.path) as kernel:
+        assert (await kernel.complete("c")).matches == ["came"]
+
+
+async def test_a_comm_without_an_id_is_another_than_one_with_an_id(recording):
+    opened = recording.sent("comm_open", target_name="t", data={})
+    recording.status(opened, "idle")
+    recording.line("closed")
+    async with replay_kernel(recording.path) as kernel:
+        transport = kernel._connection.router.transport
+        with pytest.raises(ReplayError, match=r"no \(further\) comm_open on shell with {'comm_id'"):
+            transport.send(message("comm_open", "1", {"comm_id": "now", "target_name": "t", "data": {}}))
+        transport.send(message("comm_open", "2", {"target_name": "t", "data": {}}))
 
 
 @pytest.mark.parametrize("name", ["python3", "xpython"])
