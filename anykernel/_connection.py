@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -89,17 +90,22 @@ def load_connection(connection: str | os.PathLike[str] | Mapping[str, Any] | Con
         raise KernelStartError(f"{source} is incomplete or wrong: {exc}") from exc
 
 
-def new_connection(transport: Literal["tcp", "ipc"], directory: Path, *, encrypted: bool) -> ConnectionInfo:
+def new_connection(
+    transport: Literal["tcp", "ipc"], directory: Path, *, encrypted: bool, held: ExitStack | None = None
+) -> ConnectionInfo:
     """Fresh addresses and keys for a kernel that is about to start.
 
-    TCP ports are found by binding and closing, so another process may take one before the kernel does: a
-    kernel that dies of that is started again with others.
+    TCP ports are found by binding. With ``held``, they stay bound until that is closed: on Linux, the kernel can listen
+    on them all the same if it sets SO_REUSEADDR, as ZMQ does, but nobody else gets them meanwhile. Otherwise, once in a
+    few hundred starts on a busy machine, another kernel does, or our own client: its attempts to connect before the kernel
+    listens have ports of their own, and one that gets the very port it connects to is connected with itself. ZMQ does not
+    try again after it has met such a peer. A kernel that dies because its port is taken is started again with others.
     """
     public, secret = (key.decode() for key in zmq.curve_keypair()) if encrypted else (None, None)
     if transport == "ipc":
         ports, ip = [1, 2, 3, 4, 5], str(directory / "s")
     else:
-        ports, ip = _free_ports(5), "127.0.0.1"
+        ports, ip = _free_ports(5, held), "127.0.0.1"
     shell, iopub, stdin, control, heartbeat = ports
     return ConnectionInfo(
         shell_port=shell,
@@ -115,15 +121,17 @@ def new_connection(transport: Literal["tcp", "ipc"], directory: Path, *, encrypt
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(count: int, held: ExitStack | None) -> list[int]:
     import socket  # noqa: PLC0415
 
-    # All bound at once, so that they differ.
-    sockets = [socket.socket() for _ in range(count)]
-    try:
+    with ExitStack() as stack:
+        # All bound at once, so that they differ.
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in sockets:
             sock.bind(("127.0.0.1", 0))
+            if held is not None:
+                # Only now, or the system might choose one that is held already.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if held is not None:
+            held.push(stack.pop_all())
         return [sock.getsockname()[1] for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()

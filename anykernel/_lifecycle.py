@@ -20,6 +20,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -76,6 +77,7 @@ class Restartable(Owner):
         self._restarting: _Restart | None = None
         self._restarts: list[float] = []  # when it restarted by itself (time.monotonic)
         self._ready_once = False
+        self._holds_ports = sys.platform == "linux"
         self._wake = anyio.Event()
         self._gone = anyio.Event()
 
@@ -176,6 +178,7 @@ class Restartable(Owner):
             except KernelStartError as exc:
                 if not _ADDRESS_IN_USE.search(exc.stderr) or attempt + 1 == PORT_TRIES:
                     raise
+                self._holds_ports = False  # perhaps this is a kernel that cannot share them with us
 
 
 class Launched(Restartable):
@@ -221,11 +224,12 @@ class Launched(Restartable):
     @asynccontextmanager
     async def _launch(self) -> AsyncIterator[Connection]:
         # Before anything is begun, and with those that starting two processes takes.
-        ensure_descriptors(DESCRIPTORS + 16)
-        with _runtime_directory(self._transport) as directory:
+        ensure_descriptors(DESCRIPTORS + 24)
+        with _runtime_directory(self._transport) as directory, contextlib.ExitStack() as ports:
             connection_file = directory / "kernel.json"
             try:
-                info = new_connection(self._transport, directory, encrypted=self._encrypted)
+                held = ports if self._holds_ports else None
+                info = new_connection(self._transport, directory, encrypted=self._encrypted, held=held)
                 info.write(connection_file)
             except OSError as exc:
                 raise KernelStartError(f"cannot prepare the kernel's connection: {exc}") from exc
@@ -245,6 +249,7 @@ class Launched(Restartable):
 
                 try:
                     async with self._connection(transport, info, watch=watch) as connection:
+                        ports.close()
                         try:
                             yield connection
                         finally:

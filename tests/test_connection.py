@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -208,6 +209,22 @@ def test_new_tcp_connections_have_five_free_ports_and_a_key_each():
         assert len(bytes.fromhex(info.key)) == 32
         assert info.curve_publickey is info.curve_secretkey is None
     assert len({info.key for info in infos}) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the kernel listen on ports that are held")
+def test_ports_that_are_held_are_for_the_kernel_alone(tmp_path):
+    with ExitStack() as held:
+        info = new_connection("tcp", tmp_path, encrypted=False, held=held)
+        address = ("127.0.0.1", info.shell_port)
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(address)
+        with socket.socket() as client, pytest.raises(ConnectionRefusedError):
+            client.connect(address)  # nobody listens yet
+        with zmq.Context() as context, context.socket(zmq.ROUTER) as kernel:
+            kernel.bind(info.address("shell"))
+            held.close()
+            with socket.create_connection(address):
+                pass
 
 
 def test_a_new_ipc_connection_has_its_sockets_in_the_directory(tmp_path):
