@@ -59,7 +59,8 @@ async def test_variables_travel_to_every_python_kernel_and_back(case):
     array = np.arange(200_000, dtype=">i4").reshape(2, -1).T  # large enough for a frame that is viewed, not copied
     frame = pd.DataFrame({"a": pd.Categorical(["x", "y"])}, index=pd.date_range("2020", periods=2, tz="Europe/Paris"))
     nested = {("k", 1): [array, b"\0", float("inf"), {1j}], None: "\ud800"}
-    async with case.open(max_in_flight=4) as kernel:
+    # xeus-python may overlook a request that comes while it is busy, until another comes.
+    async with case.open(max_in_flight=1 if case is CASES["xeus-python"] else 4) as kernel:
         before = await kernel.evaluate("dir()")
         await kernel.push(array=array, frame=frame, nested=nested, table=pa.table({"t": [1, None]}))
         assert set(await kernel.evaluate("dir()")) - set(before) == {"array", "frame", "nested", "table"}
