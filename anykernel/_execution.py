@@ -231,6 +231,9 @@ class Execution(Request):
             await self._wait_settled()
 
     async def _stop_apart(self) -> None:
+        if self._dispatcher.discard(self):  # now: it must not be sent any more
+            self.result._reply = {"status": "aborted"}
+            self._settle()
         if self.state != "settled":
             await run_apart(self._owner._start_soon, self._stop)
 

@@ -1,6 +1,6 @@
 """Stopping an execution that nobody wants any more.
 
-How this works. What is queued on our side is taken out, and never runs. For the rest, an interrupt names no target: it
+How this works. (What is still queued on our side is just taken out.) An interrupt names no target: it
 hits what the kernel runs when it arrives. So one is sent only while the target runs (its own busy has come, its idle has
 not), and the dispatcher holds what comes next until the target has settled and a `Fence` sent behind the interrupt has
 been passed. An interrupt may be lost (it falls between busy and the start of the code) or ignored (the code catches it),
@@ -31,13 +31,10 @@ START_GRACE = 0.05
 
 
 async def stop(execution: Execution) -> None:
-    """Stop it, and wait until it has settled, for at most ``interrupt_timeout`` seconds.
+    """Stop what was sent, and wait until it has settled, for at most ``interrupt_timeout`` seconds.
 
     To be run in a task of the kernel's: whoever waits for it may be torn away.
     """
-    if execution._dispatcher.discard(execution):
-        execution.result._reply = {"status": "aborted"}
-        execution._settle()
     interrupts = 0
 
     async def interrupt() -> None:
