@@ -141,6 +141,8 @@ class Owner(Lifecycle):
         try:
             async with open_task_group() as tasks:
                 self._router = router = Router(transport, self.kernel._on_iopub)
+                if self._closed:  # while this began
+                    router.end(closed_ending("the kernel was shut down"))
                 for channel in transport.channels:
                     tasks.start_soon(transport.read, channel, router.deliver)
                 tasks.start_soon(router.watch)

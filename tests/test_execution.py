@@ -9,9 +9,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-import anykernel._execution
 import anykernel._kernel
 import anykernel._router
+import anykernel._stopping
 from anykernel import (
     ArgumentError,
     ConnectionClosedError,
