@@ -3,8 +3,8 @@
 How this works. A `Dispatcher` (of `anykernel._dispatcher`) keeps executions in a queue on our side, and lets at
 most ``max_in_flight`` lie in the kernel: what is still here can be cancelled without a trace, and neither an error
 nor an interrupt can abort anybody else's code. Everything up to the settling is plain calls from the router, so
-nothing is half done when a task is cancelled. (Stopping is `anykernel._stopping`'s business.) User code (``on_output``, ``stdin``) runs in the task that waits for
-the execution.
+nothing is half done when a task is cancelled. (Stopping is `anykernel._stopping`'s business.) User code
+(``on_output``, ``stdin``) runs in the task that waits for the execution.
 """
 
 from __future__ import annotations

@@ -46,8 +46,11 @@ class Requests:
 
         ``detail_level`` 1 asks for more, such as the source.
         """
-        position = len(check_code(code)) if cursor_pos is None else cursor_pos
-        content = {"code": code, "cursor_pos": position, "detail_level": detail_level}
+        content = {
+            "code": check_code(code),
+            "cursor_pos": len(code) if cursor_pos is None else cursor_pos,
+            "detail_level": detail_level,
+        }
         return read_reply((await self.request("inspect_request", content)).content, InspectReply)
 
     async def is_complete(self, code: str) -> IsCompleteReply:

@@ -150,17 +150,17 @@ class Result:
     @property
     def stdout(self) -> str:
         """All text written to stdout."""
-        return "".join(o.text for o in self.outputs if isinstance(o, Stream) and o.name == "stdout")
+        return "".join(o.text for o in self._fold.outputs if isinstance(o, Stream) and o.name == "stdout")
 
     @property
     def stderr(self) -> str:
         """All text written to stderr."""
-        return "".join(o.text for o in self.outputs if isinstance(o, Stream) and o.name == "stderr")
+        return "".join(o.text for o in self._fold.outputs if isinstance(o, Stream) and o.name == "stderr")
 
     @property
     def data(self) -> dict[str, Any]:
         """The MIME bundle of the last expression's value; empty where there is none."""
-        for output in reversed(self.outputs):
+        for output in reversed(self._fold.outputs):
             if isinstance(output, ExecuteResult):
                 return output.data
         return {}
@@ -173,7 +173,7 @@ class Result:
         """
         return [
             image
-            for output in self.outputs
+            for output in self._fold.outputs
             if isinstance(output, DisplayData | ExecuteResult) and (image := _image(output.data)) is not None
         ]
 
@@ -182,7 +182,7 @@ class Result:
         """The exception that ended the code, if one did."""
         if self.status == "error":
             return error_output(self._reply)
-        for output in reversed(self.outputs):
+        for output in reversed(self._fold.outputs):
             if isinstance(output, ErrorOutput):
                 return output
         return None
@@ -203,7 +203,7 @@ class Result:
     def text(self) -> str:
         """What a person or a language model would read: all output in order, without ANSI sequences."""
         parts: list[str] = []
-        for index, output in enumerate((*self.outputs, None)):
+        for index, output in enumerate((*self._fold.outputs, None)):
             # Each starts on a line of its own, the two streams too, as in a notebook: which of their texts comes
             # first is up to the kernel's buffers.
             part = "" if output is None else terminal_text(output.text)
@@ -257,7 +257,7 @@ class Result:
         Plain dicts: ``nbformat.from_dict`` makes a whole notebook's nodes of them. Where the limit dropped outputs, there
         is one on stderr that says so.
         """
-        outputs = [_to_nbformat(output) for output in self.outputs]
+        outputs = [_to_nbformat(output) for output in self._fold.outputs]
         if self._fold.gap is not None:
             outputs.insert(self._fold.gap, _to_nbformat(Stream("stderr", self._left_out)))
         return outputs
