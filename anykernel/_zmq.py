@@ -3,10 +3,10 @@
 How this works. libzmq signals a socket's readiness through a descriptor (``socket.FD``) that is edge-triggered
 *through libzmq*: any call on the socket, a send as well, may consume the edge that a waiting message set, and
 who then waits for the descriptor waits forever. So one class, `_Socket`, owns both directions of a socket, and
-keeps one rule: **no call on the socket is ever left without receiving until there is nothing more** (EAGAIN).
-The reader does so whenever it wakes. A send does so right after sending; only when it finds more than a burst,
-or the reader is inside this very loop further up the stack, does it leave the rest to the reader, awake. After
-EAGAIN the next message makes the descriptor readable again, so parking is safe.
+keeps one rule: **no call on the socket is ever left without receiving until there is nothing more** (EAGAIN, or no
+POLLIN in its EVENTS). The reader does so whenever it wakes. A send does so right after sending; only when it finds more
+than a burst, or the reader is inside this very loop further up the stack, does it leave the rest to the reader, awake.
+After that the next message makes the descriptor readable again, so parking is safe.
 
 The sockets have no high-water marks: while our event loop is blocked, libzmq's own thread goes on receiving and
 nothing is lost, and sending never waits (which is why there is no send lock: one multipart send is one
@@ -48,10 +48,13 @@ logger = logging.getLogger("anykernel")
 # through the backend 1.2 us; recv_multipart asks for RCVMORE as an option (7.6 us), frames know it (4.5 us).
 _NOBLOCK = int(zmq.NOBLOCK)
 _SNDMORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 
 # Messages that a send receives on the way, at most; and that a reader takes before it lets other tasks run.
 _SEND_BURST = 64
 _READ_BURST = 512
+# Messages after each of which it is worth it to ask whether there are more. Mostly one to three come at a time.
+_FEW = 3
 # Bytes after which either stops, too: or a consumer of large outputs would lose some before it gets to run.
 _BURST_BYTES = 4 * 2**20
 # Frames from this size on (bytes) are not copied out of libzmq's memory but viewed there.
@@ -71,6 +74,7 @@ class _Socket:
         self._fd: int = socket.FD
         self._backend_send = zmq.backend.Socket.send.__get__(socket)
         self._backend_recv = zmq.backend.Socket.recv.__get__(socket)
+        self._backend_get = zmq.backend.Socket.get.__get__(socket)
         self._receiving = False
         # Wakes the reader, where it waits.
         self._wake: Callable[[], object] | None = None
@@ -88,12 +92,16 @@ class _Socket:
         except zmq.ZMQError as exc:
             # EAGAIN: the kernel refused the handshake, and ZMQ gave the connection up.
             raise ConnectionClosedError(f"cannot send to the kernel: {exc}") from exc
-        # While the receive loop is running further up the stack, it receives until EAGAIN itself.
+        # While the receive loop is running further up the stack, it receives all there is itself.
         # (The reader receives first thing when it starts.)
-        if self._receiving or self.on_frames is None:
+        if self._receiving or self.on_frames is None or self._is_empty():
             return
         if not self._receive(_SEND_BURST) and self._wake is not None:
             self._wake()
+
+    def _is_empty(self) -> bool:
+        """Whether there is nothing to receive: what EAGAIN tells, for 1.5 us instead of the 4 us of an exception."""
+        return not self._backend_get(_EVENTS) & _POLLIN
 
     def _receive(self, limit: int) -> bool:
         """Receive up to ``limit`` messages; True when there is nothing more, False when there may be."""
@@ -102,20 +110,23 @@ class _Socket:
         self._receiving = True
         room = _BURST_BYTES
         try:
-            for _ in range(limit):
+            for number in range(limit):
+                frames: list[Frame] = []
                 try:
-                    frame = recv(_NOBLOCK, False)
+                    more = True
+                    while more:
+                        # Multipart messages arrive whole: EAGAIN comes before one, not in it.
+                        frame = recv(_NOBLOCK, False)
+                        frames.append(frame.bytes if len(frame) < _VIEW_SIZE else frame.buffer)
+                        more = frame.more
                 except zmq.Again:
                     return True
-                frames = [_data(frame)]
-                while frame.more:
-                    # Multipart messages arrive whole: this never waits.
-                    frame = recv(_NOBLOCK, False)
-                    frames.append(_data(frame))
                 on_frames(frames)
                 room -= len(frames[-1])  # the content or the last buffer: the others are small, or alike
                 if room < 0:
                     return False
+                if number < _FEW and self._is_empty():
+                    return True
             return False
         finally:
             self._receiving = False
@@ -141,7 +152,7 @@ class _Socket:
         self._wake = functools.partial(anyio.notify_closing, self._fd)
         while True:
             if self._receive(_READ_BURST):
-                # No checkpoint between the EAGAIN above and being parked: a send in between would find
+                # No checkpoint between having found nothing and being parked: a send in between would find
                 # nobody to wake.
                 try:
                     await anyio.wait_readable(self._fd)
@@ -186,10 +197,6 @@ class _Socket:
 
     def close(self) -> None:
         self._socket.close(linger=0)
-
-
-def _data(frame: zmq.Frame) -> Frame:
-    return frame.bytes if len(frame) < _VIEW_SIZE else frame.buffer
 
 
 def ensure_descriptors(count: int) -> None:
