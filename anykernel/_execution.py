@@ -100,11 +100,12 @@ class Execution(Request):
         # Those of the driving task: the timeout, and the user's functions.
         self._timeout_scope: anyio.CancelScope | None = None
         self._handlers: Handlers | None = None
-        self._streams: weakref.WeakSet[ByteBoundedStream[Any]] | None = None
+        # Weak, so that an iteration that is given up ends. (To iterate over a WeakSet takes 2 us, for each output.)
+        self._streams: tuple[weakref.ref[ByteBoundedStream[Any]], ...] = ()
         if stdin is not None or on_output is not None:
             self._handlers = Handlers(self._router, self.result, stdin, on_output, owner.output_limit)
             if on_output is not None:
-                self._streams = weakref.WeakSet((self._handlers.inbox,))
+                self._add_stream(self._handlers.inbox)
 
     def __repr__(self) -> str:
         return f"<Execution {self.state} {self.msg_id}>"
@@ -139,9 +140,7 @@ class Execution(Request):
         if self._released:
             stream.end(self._failure())
         else:
-            if self._streams is None:
-                self._streams = weakref.WeakSet()
-            self._streams.add(stream)
+            self._add_stream(stream)
         return stream
 
     def watch(self) -> AsyncIterator[list[Output]]:
@@ -305,10 +304,15 @@ class Execution(Request):
         self._stream(output, message.size)
 
     def _stream(self, output: Output, size: int) -> None:
-        for stream in self._streams or ():
-            stream.send_nowait(output, size + _OUTPUT_OVERHEAD)
-            if stream.dropped:
-                self.result._missed = True
+        for reference in self._streams:
+            stream = reference()
+            if stream is not None:
+                stream.send_nowait(output, size + _OUTPUT_OVERHEAD)
+                if stream.dropped:
+                    self.result._missed = True
+
+    def _add_stream(self, stream: ByteBoundedStream[Any]) -> None:
+        self._streams = (*(reference for reference in self._streams if reference() is not None), weakref.ref(stream))
 
     def _take_clear(self, message: Message) -> None:
         self._fold.clear(wait=bool(message.content.get("wait")))
@@ -424,8 +428,9 @@ class Execution(Request):
         if self._settled is not None:
             self._settled.set()
         self._notify()
-        for stream in self._streams or ():
-            if self._handlers is None or stream is not self._handlers.inbox:
+        for reference in self._streams:
+            stream = reference()
+            if stream is not None and (self._handlers is None or stream is not self._handlers.inbox):
                 stream.end(self._failure())
 
     def _notify(self) -> None:

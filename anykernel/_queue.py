@@ -77,10 +77,10 @@ class ByteBoundedStream(Generic[T]):
             AnyKernelError: the error that ended it.
         """
         self._received += 1
-        if self._received % 64:
-            await anyio.lowlevel.checkpoint_if_cancelled()
-        else:
+        if not self._received % 64:
             await anyio.lowlevel.checkpoint()  # for the other tasks, where there is much to receive
+        elif self._items or self._closed:  # where it waits, that is a checkpoint
+            await anyio.lowlevel.checkpoint_if_cancelled()
         while not self._items:
             if self._closed:
                 if self._error is not None:

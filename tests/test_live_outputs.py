@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import anyio
 import anyio.lowlevel
@@ -85,6 +86,27 @@ async def test_watching_can_be_left_early():
         gc.collect()  # trio warns of async generators that were left
         script.finish(await script.next())
         assert (await execution.wait()).ok
+
+
+async def test_an_iteration_that_is_given_up_keeps_nothing_and_disturbs_no_other():
+    async with scripted_kernel() as (kernel, script):
+        execution = await kernel.submit("code")
+        request = await script.next()
+        given_up, other = aiter(execution), aiter(execution)
+        script.start(request)
+        script.publish(request, "stream", name="stdout", text="a")
+        assert [(await anext(given_up)).text, (await anext(other)).text] == ["a", "a"]
+        gone = weakref.ref(given_up)
+        del given_up
+        gc.collect()
+        assert gone() is None
+        script.publish(request, "stream", name="stdout", text="b")
+        assert (await anext(other)).text == "b"
+        third = aiter(execution)
+        script.publish(request, "stream", name="stdout", text="c")
+        script.finish(request)
+        assert [output.text async for output in other] == ["c"]
+        assert "".join([output.text async for output in third]) == "abc"
 
 
 async def test_a_busy_watcher_gets_many_changes_as_one():
