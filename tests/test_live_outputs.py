@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from anykernel import DisplayData, KernelDiedError, open_kernel
+from anykernel import DisplayData, KernelDiedError
 
 from .scripted import scripted_kernel
 
@@ -144,7 +144,7 @@ async def test_output_after_the_end_reaches_the_result_that_the_kernel_names():
         assert kernel._connection.router.transport.dropped["content"] == 1
 
 
-async def test_a_task_that_goes_on_after_its_cell_may_clear_what_it_showed():
+async def test_a_task_that_goes_on_after_its_cell_may_clear_what_it_showed(kernel):
     code = """
 import asyncio
 from IPython.display import clear_output
@@ -158,7 +158,7 @@ async def count():
 go = asyncio.Event()
 running = asyncio.ensure_future(count())
 """
-    async with open_kernel() as kernel, kernel.messages("stream") as messages:
+    async with kernel.messages("stream") as messages:
         result = await kernel.execute(code, check=True)
         await kernel.execute("go.set()\nawait running", check=True)
         while "step 2" not in (await messages.receive()).content["text"]:
@@ -166,7 +166,7 @@ running = asyncio.ensure_future(count())
         assert result.text == "step 2\n"
 
 
-async def test_threads_and_tasks_of_a_real_kernel_go_on_after_their_cell():
+async def test_threads_and_tasks_of_a_real_kernel_go_on_after_their_cell(kernel):
     code = """
 import asyncio, threading
 from IPython.display import display
@@ -186,22 +186,21 @@ async def task():
 threading.Thread(target=work).start()
 running = asyncio.ensure_future(task())
 """
-    async with open_kernel() as kernel:
-        result = await kernel.execute(code, check=True)
-        assert shown(result.outputs) == ["'before'"]
-        async with kernel.messages("stream", "update_display_data") as messages:
-            opening = await kernel.execute("gate.set()", check=True)
-            texts = ""
-            updated = False
-            with anyio.fail_after(10):
-                while not ("thread" in texts and "task" in texts and updated):
-                    message = await messages.receive()
-                    texts += message.content.get("text", "")
-                    updated = updated or message.msg_type == "update_display_data"
-        # Which of the cells it names is up to the kernel: ipykernel 7 the one that started a task, the latest for a thread.
-        assert "from the thread" in result.stdout + opening.stdout
-        assert "from the task" in result.stdout + opening.stdout
-        assert result.outputs[0] == DisplayData({"text/plain": "'after'"}, {}, result.outputs[0].display_id)
+    result = await kernel.execute(code, check=True)
+    assert shown(result.outputs) == ["'before'"]
+    async with kernel.messages("stream", "update_display_data") as messages:
+        opening = await kernel.execute("gate.set()", check=True)
+        texts = ""
+        updated = False
+        with anyio.fail_after(10):
+            while not ("thread" in texts and "task" in texts and updated):
+                message = await messages.receive()
+                texts += message.content.get("text", "")
+                updated = updated or message.msg_type == "update_display_data"
+    # Which of the cells it names is up to the kernel: ipykernel 7 the one that started a task, the latest for a thread.
+    assert "from the thread" in result.stdout + opening.stdout
+    assert "from the task" in result.stdout + opening.stdout
+    assert result.outputs[0] == DisplayData({"text/plain": "'after'"}, {}, result.outputs[0].display_id)
 
 
 async def test_a_widget_that_captures_output_clears_nothing_but_its_own(kernel):

@@ -64,21 +64,20 @@ async def test_every_request_is_answered():
         assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
 
 
-async def test_evaluate_gives_values_or_reprs():
-    async with open_kernel() as kernel:
-        await kernel.execute("x = {'a': [1, 2.5, None, True], 'b': (b'bytes', {3})}")
-        assert await kernel.evaluate("x") == {"a": [1, 2.5, None, True], "b": (b"bytes", {3})}
-        assert await kernel.evaluate("list(range(5000))") == list(range(5000))
-        assert await kernel.evaluate("'text \\n é'") == "text \n é"
-        assert await kernel.evaluate("1 +\n1") == 2
-        assert await kernel.evaluate("object") == "<class 'object'>"
-        assert await kernel.evaluate("float('inf')") == "inf"
-        with pytest.raises(ExecutionError) as caught:
-            await kernel.evaluate("1 / 0")
-        assert caught.value.ename == "ZeroDivisionError"
-        with pytest.raises(ExecutionError):
-            await kernel.evaluate("not an expression")
-        assert (await kernel.execute("1")).execution_count == 2
+async def test_evaluate_gives_values_or_reprs(kernel):
+    before = await kernel.execute("x = {'a': [1, 2.5, None, True], 'b': (b'bytes', {3})}")
+    assert await kernel.evaluate("x") == {"a": [1, 2.5, None, True], "b": (b"bytes", {3})}
+    assert await kernel.evaluate("list(range(5000))") == list(range(5000))
+    assert await kernel.evaluate("'text \\n é'") == "text \n é"
+    assert await kernel.evaluate("1 +\n1") == 2
+    assert await kernel.evaluate("object") == "<class 'object'>"
+    assert await kernel.evaluate("float('inf')") == "inf"
+    with pytest.raises(ExecutionError) as caught:
+        await kernel.evaluate("1 / 0")
+    assert caught.value.ename == "ZeroDivisionError"
+    with pytest.raises(ExecutionError):
+        await kernel.evaluate("not an expression")
+    assert (await kernel.execute("1")).execution_count == before.execution_count + 1
 
 
 async def test_requests_of_many_tasks_do_not_cross(kernel):
@@ -99,13 +98,13 @@ async def test_requests_of_many_tasks_do_not_cross(kernel):
     assert seen == 40 * [True]
 
 
-async def test_silent_code_leaves_no_count_and_no_result_but_its_output():
-    async with open_kernel() as kernel:
-        result = await kernel.execute("print('x'); 5", silent=True)
-        assert (result.stdout, result.data, result.ok) == ("x\n", {}, True)
-        assert (await kernel.execute("1")).execution_count == 1
-        result = await kernel.execute("1 / 0", silent=True)
-        assert result.error.ename == "ZeroDivisionError"
+async def test_silent_code_leaves_no_count_and_no_result_but_its_output(kernel):
+    before = await kernel.execute("0")
+    result = await kernel.execute("print('x'); 5", silent=True)
+    assert (result.stdout, result.data, result.ok) == ("x\n", {}, True)
+    assert (await kernel.execute("1")).execution_count == before.execution_count + 1
+    result = await kernel.execute("1 / 0", silent=True)
+    assert result.error.ename == "ZeroDivisionError"
 
 
 async def test_stdin_is_answered_or_refused(kernel):
@@ -172,12 +171,11 @@ input('second? ')
         assert (asked, cancelled) == (["first? ", "second? "], ["first? "])
 
 
-async def test_what_the_kernel_uses_of_its_machine():
-    async with open_kernel() as kernel:
-        usage = await kernel.usage()
-        assert usage.pid == kernel.pid
-        assert usage.kernel_memory > 2**20
-        assert usage.cpu_count > 0
+async def test_what_the_kernel_uses_of_its_machine(kernel):
+    usage = await kernel.usage()
+    assert usage.pid == kernel.pid
+    assert usage.kernel_memory > 2**20
+    assert usage.cpu_count > 0
     async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
 
         async def answer_others():
