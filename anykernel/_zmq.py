@@ -53,7 +53,8 @@ _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 # Messages that a send receives on the way, at most; and that a reader takes before it lets other tasks run.
 _SEND_BURST = 64
 _READ_BURST = 512
-# Messages after each of which it is worth it to ask whether there are more. Mostly one to three come at a time.
+# Messages after each of which a reader asks whether there are more, and does not just try to receive: mostly one to three
+# come at a time, and to ask three times takes about as long as to fail once.
 _FEW = 3
 # Bytes after which either stops, too: or a consumer of large outputs would lose some before it gets to run.
 _BURST_BYTES = 4 * 2**20
