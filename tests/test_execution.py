@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import math
 
 import anyio
 import anyio.lowlevel
@@ -29,11 +30,17 @@ from .scripted import scripted_kernel
 
 
 @pytest.fixture(autouse=True)
-def short_grace(monkeypatch):
-    monkeypatch.setattr(anykernel._router, "GRACE", 0.4)
+def constants(monkeypatch):
+    # Endless where a test does not ask for an end: a slow machine must not end what the test says is still running.
+    monkeypatch.setattr(anykernel._router, "GRACE", math.inf)
     monkeypatch.setattr(anykernel._stopping, "INTERRUPT_INTERVAL", 0.1)
     monkeypatch.setattr(anykernel._stopping, "START_GRACE", 0.02)
     monkeypatch.setattr(anykernel._owner, "INTERRUPT_TIMEOUT", 0.5)
+
+
+@pytest.fixture
+def short_grace(monkeypatch):
+    monkeypatch.setattr(anykernel._router, "GRACE", 0.4)
 
 
 pytestmark = pytest.mark.limit(20)
@@ -70,6 +77,7 @@ async def test_an_execution_is_done_at_reply_and_idle_in_either_order(reply_firs
         assert len(router(kernel)) == 0
 
 
+@pytest.mark.usefixtures("short_grace")
 async def test_a_reply_whose_idle_never_comes_ends_after_a_silence_and_says_incomplete():
     async with scripted_kernel() as (kernel, script):
         execution = await kernel.submit("code")
@@ -81,6 +89,7 @@ async def test_a_reply_whose_idle_never_comes_ends_after_a_silence_and_says_inco
         assert len(router(kernel)) == 0
 
 
+@pytest.mark.usefixtures("short_grace")
 async def test_output_that_still_comes_holds_the_end_of_a_reply_without_idle_back():
     async with scripted_kernel() as (kernel, script):
         execution = await kernel.submit("code")
@@ -96,6 +105,7 @@ async def test_output_that_still_comes_holds_the_end_of_a_reply_without_idle_bac
         assert execution.result.complete
 
 
+@pytest.mark.usefixtures("short_grace")
 async def test_what_others_put_out_holds_no_end_back_for_ever(monkeypatch):
     monkeypatch.setattr(anykernel._router, "PATIENCE", 0.3)
     async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
@@ -123,6 +133,7 @@ async def test_what_others_put_out_holds_no_end_back_for_ever(monkeypatch):
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.usefixtures("short_grace")
 async def test_idle_without_a_reply_is_an_error_not_a_hang():
     async with scripted_kernel() as (kernel, script):
         execution = await kernel.submit("code")
@@ -430,6 +441,7 @@ async def test_code_that_starts_after_its_canceller_gave_up_is_interrupted_then(
         await execution.wait()
 
 
+@pytest.mark.usefixtures("short_grace")
 async def test_a_request_that_an_interrupt_hit_by_accident_is_asked_again():
     async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
         replies = []
@@ -453,6 +465,7 @@ async def test_a_request_that_an_interrupt_hit_by_accident_is_asked_again():
         assert len(router(kernel)) == 0
 
 
+@pytest.mark.usefixtures("short_grace")
 async def test_so_is_one_that_was_sent_while_the_interrupt_was_under_way():
     async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
         execution = await kernel.submit("code")
@@ -915,6 +928,7 @@ async def test_content_that_breaks_when_it_is_written_holds_nobody_up():
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.usefixtures("short_grace")
 async def test_replies_with_unknown_statuses():
     async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
         statuses = ["abort", "splendid"]

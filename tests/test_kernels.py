@@ -128,14 +128,14 @@ async def test_streams_other_clients_input_death_and_restart_are_the_same_on_eve
     async with case.open() as kernel:
         async with kernel.stream(case.code["print"]) as execution:
             assert "".join([output.text async for output in execution]).strip() == "out"
-        async with connect_kernel(kernel.connection) as other, kernel.messages("stream") as messages:
-            assert (await other.execute(case.code["print"])).text.strip() == "out"
-            assert (await messages.receive()).content["text"].startswith("out")
         if case.code is PYTHON:
+            # Before another client leaves: async-kernel's stdin may be used in two threads then, at which libzmq aborts.
             asked = await kernel.execute("input('? ')", stdin=lambda prompt, _: f"answer to {prompt}")
             assert asked.data["text/plain"] == "'answer to ? '"
             assert not (await kernel.execute("input()")).ok
-
+        async with connect_kernel(kernel.connection) as other, kernel.messages("stream") as messages:
+            assert (await other.execute(case.code["print"])).text.strip() == "out"
+            assert (await messages.receive()).content["text"].startswith("out")
         running, queued = await kernel.submit(case.code["sleep"]), await kernel.submit(case.code["print"])
         cancelled = await kernel.submit(case.code["print"])
         assert await cancelled.cancel()

@@ -156,7 +156,9 @@ async def test_one_whose_code_cannot_be_stopped_is_deleted_when_it_ends(kernel, 
     with pytest.raises(ConnectionClosedError):
         await running.wait()
     assert running.state == "running"
-    assert await subshells_of(kernel) == [subshell.id]  # and control answers
+    # Control answers. (The subshell through which this one was interrupted goes first.)
+    while await subshells_of(kernel) != [subshell.id]:
+        await anyio.lowlevel.checkpoint()
     await kernel.execute("gate.set()")
     with anyio.fail_after(10):
         while await subshells_of(kernel):
@@ -334,23 +336,17 @@ async def test_an_answer_is_not_lost_to_the_code_of_another_shell_that_asks_unas
             tasks.start_soon(delete)
 
 
-async def test_nobodys_answer_is_taken_by_code_that_asks_unasked_in_another_shell():
-    # Its own kernel: two threads of it ask on one socket at once, at which libzmq now and then aborts it (router.cpp).
-    async with open_kernel() as kernel, kernel.subshell() as subshell:
-        for delay in (0, 0.01, 0.02, 0.05, 0.1):
-
-            async def answer(prompt, password, delay=delay):
-                await anyio.sleep(delay)
-                return "mine"
-
-            async def thief():
-                with pytest.raises(StdinError):
-                    await subshell.execute("input()", check=True)
-
-            async with anyio.create_task_group() as tasks:
-                asking = await kernel.submit("import time; time.sleep(0.03); input()", stdin=answer)
-                tasks.start_soon(thief)
-                assert (await asking.wait()).data["text/plain"] == "'mine'"
+async def test_code_that_asks_unasked_in_another_shell_is_stopped_and_takes_no_answer(kernel):
+    # One after the other: ipykernel's threads share a socket for stdin that is not made for that, and libzmq may abort
+    # the kernel in which two use it at once.
+    async with kernel.subshell() as subshell:
+        asking = await kernel.submit(f"{BLOCK}\ninput('mine? ')", stdin=lambda *_: "mine")
+        await runs(asking)
+        for _ in range(3):
+            with pytest.raises(StdinError):
+                await subshell.execute("input('unasked? ')", check=True)
+        await subshell.execute("gate.set()")
+        assert (await asking.wait()).data["text/plain"] == "'mine'"
 
 
 async def test_code_that_outlives_its_subshell_still_keeps_others_from_asking(kernel, monkeypatch):
