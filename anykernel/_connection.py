@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-import zmq
 
 from ._exceptions import ArgumentError, KernelStartError
 
@@ -101,7 +100,11 @@ def new_connection(
     listens have ports of their own, and one that gets the very port it connects to is connected with itself. ZMQ does not
     try again after it has met such a peer. A kernel that dies because its port is taken is started again with others.
     """
-    public, secret = (key.decode() for key in zmq.curve_keypair()) if encrypted else (None, None)
+    public = secret = None
+    if encrypted:
+        import zmq  # noqa: PLC0415 - a quarter of what the package's import would take
+
+        public, secret = (key.decode() for key in zmq.curve_keypair())
     if transport == "ipc":
         ports, ip = [1, 2, 3, 4, 5], str(directory / "s")
     else:

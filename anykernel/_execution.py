@@ -241,8 +241,8 @@ class Execution(Request):
 
     @property
     def _ended(self) -> bool:
-        """Whether the kernel has ended it, as far as we know: then it must not be interrupted any more."""
-        return self._idle or self.state == "settled"
+        """Whether the kernel has ended its code, as far as we know: then it must not be interrupted any more."""
+        return self._replied or self._idle or self.state == "settled"
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -282,6 +282,7 @@ class Execution(Request):
         if self._idle:
             self._complete()
         else:
+            self._notify()
             self._router.half_done(self, idle=False)
 
     def _on_iopub(self, message: Message) -> None:

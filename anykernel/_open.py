@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-import zmq
-
 from ._connection import ConnectionInfo, load_connection
 from ._exceptions import ArgumentError, UnsupportedError
 from ._kernel import Kernel
@@ -77,6 +75,8 @@ async def open_kernel(
         KernelStartError: the kernel could not be started, or exited before it was ready.
         KernelStartTimeoutError: it was not ready in time.
     """
+    import zmq  # noqa: PLC0415
+
     from ._kernelspec import resolve_kernel  # noqa: PLC0415
     from ._lifecycle import Launched  # noqa: PLC0415
     from ._record import open_recorder  # noqa: PLC0415

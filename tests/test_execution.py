@@ -309,6 +309,23 @@ async def test_settled_code_is_not_interrupted():
         assert script.nothing_sent()
 
 
+@pytest.mark.parametrize("reply_first", [True, False])
+async def test_code_that_has_ended_is_not_interrupted_though_half_of_that_is_still_to_come(reply_first):
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        execution = await kernel.submit("code")
+        request = await script.next()
+        script.start(request)
+        steps = [lambda: script.reply(request), lambda: script.status(request, "idle")]
+        first, second = steps if reply_first else reversed(steps)
+        first()
+        await settled_turns()
+        tasks.start_soon(execution.cancel)
+        await settled_turns()
+        assert script.nothing_sent()
+        second()
+        assert (await execution.wait()).ok
+
+
 async def test_code_that_ignores_interrupts_gets_more_and_its_caller_is_told():
     async with scripted_kernel(interrupt_timeout=0.5) as (kernel, script), anyio.create_task_group() as tasks:
         interrupts = 0
