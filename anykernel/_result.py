@@ -303,7 +303,7 @@ def _image(data: dict[str, Any]) -> Image | None:
 
 def _to_nbformat(output: Output) -> dict[str, Any]:
     if isinstance(output, Stream):
-        return {"output_type": "stream", "name": output.name, "text": _valid(output.text)}
+        return {"output_type": "stream", "name": _valid(output.name), "text": _valid(output.text)}
     if isinstance(output, ErrorOutput):
         return {
             "output_type": "error",

@@ -7,8 +7,9 @@ import json
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-# No deadline: the machines that run the tests are shared.
-quick = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+# No deadline: the machines that run the tests are shared. The same examples in each run: what fails is to fail always. (To
+# look for more, take derandomize away and some thousands of examples.)
+quick = settings(derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 thorough = settings(quick, max_examples=200)
 
 # Half a surrogate pair is no character, yet Python's text may hold one, and kernels do send it.

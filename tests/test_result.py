@@ -425,6 +425,7 @@ def test_to_nbformat_writes_as_json_what_may_only_be_text():
 @example(result_of(DisplayData({"application/json": "\ud800"})))
 @example(result_of(DisplayData({"\ud800": ""})))
 @example(result_of(DisplayData({}, {"a": "\ud800"})))
+@example(result_of(Stream("\ud800", "")))
 @quick
 def test_to_nbformat_can_be_written_to_a_file(result):
     json.dumps(result.to_nbformat(), ensure_ascii=False).encode()
