@@ -30,7 +30,7 @@ def draw(tables: Sequence[Table], where: dict[str, Any], paths: Sequence[Path]) 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    groups = [table for table in tables if table.chart and FLOOR in table.medians]
+    groups = [table for table in tables if table.chart]
     style = {
         "svg.fonttype": "none",  # text stays text
         "svg.hashsalt": "anykernel",
@@ -44,9 +44,9 @@ def draw(tables: Sequence[Table], where: dict[str, Any], paths: Sequence[Path]) 
         for number, client in enumerate(name for name in CLIENTS if name != FLOOR):
             offset = (number - (len(COLOURS) - 1) / 2) * WIDTH
             for group, table in enumerate(groups):
-                if client not in table.medians:
+                ratio = table.compare(client, FLOOR, "cpu")
+                if ratio is None:
                     continue
-                ratio = table.medians[client]["cpu"] / table.medians[FLOOR]["cpu"]
                 highest = max(highest, ratio)
                 axes.bar(group + offset, ratio, WIDTH * 0.88, color=COLOURS[client])
                 axes.text(group + offset, ratio, f" {ratio:.1f}", ha="center", va="bottom", fontsize=8, rotation=90)

@@ -9,6 +9,7 @@ imports nothing that is measured.
 from __future__ import annotations
 
 import json
+import operator
 import os
 import subprocess
 import sys
@@ -122,15 +123,11 @@ class Target:
     column: str = "cpu"
     over: bool = False
 
-    def value(self, medians: dict[str, Sample]) -> float | None:
+    def value(self, table: Table) -> float | None:
         """What is to be compared with the limit; None where it was not measured."""
-        if self.row not in medians or (self.base is not None and self.base not in medians):
-            return None
-        value = medians[self.row][self.column]
         if self.base is None:
-            return value
-        base = medians[self.base][self.column]
-        return value - base if self.over else value / base
+            return table.medians[self.row][self.column] if self.row in table.samples else None
+        return table.compare(self.row, self.base, self.column, operator.sub if self.over else operator.truediv)
 
     def __str__(self) -> str:
         compared = "" if self.base is None else f" over {self.base}" if self.over else f" of {self.base}"
@@ -170,6 +167,17 @@ class Table:
             row: {column: median(sample[column] for sample in samples) for column in self.columns}
             for row, samples in self.samples.items()
         }
+
+    def compare(
+        self, row: str, base: str, column: str, by: Callable[[float, float], float] = operator.truediv
+    ) -> float | None:
+        """The median of the rounds' ratios (or differences) of two rows; None where there is none.
+
+        By round, because a machine may be half as fast ten minutes later, and the jobs of a table run next to each other.
+        """
+        samples = zip(self.samples.get(row, ()), self.samples.get(base, ()), strict=False)  # some run in fewer rounds
+        pairs = [(one[column], other[column]) for one, other in samples]
+        return median(by(*pair) for pair in pairs) if pairs and all(other for _, other in pairs) else None
 
 
 def run(tables: Sequence[Table], rounds: int) -> bool:

@@ -63,7 +63,7 @@ def results(tables: Sequence[Table], where: dict[str, Any]) -> dict[str, Any]:
                 "targets": [
                     {"target": str(target), "limit": target.limit, "value": value, "met": value <= target.limit}
                     for target in table.targets
-                    if (value := target.value(table.medians)) is not None
+                    if (value := target.value(table)) is not None
                 ],
             }
             for table in tables
@@ -79,7 +79,7 @@ def text(tables: Sequence[Table], where: dict[str, Any]) -> str:
     for table in tables:
         lines += ["", *_table(table)]
         for target in table.targets:
-            value = target.value(table.medians)
+            value = target.value(table)
             if value is not None:
                 is_met = value <= target.limit
                 met, missed = met + is_met, missed + (not is_met)
@@ -91,12 +91,12 @@ def text(tables: Sequence[Table], where: dict[str, Any]) -> str:
 def _table(table: Table) -> list[str]:
     """Each column with its ratio to the first row, and with the spread of its samples (highest to lowest, of the median)."""
     medians = table.medians
-    base = next(iter(medians.values()), {})
+    first = next(iter(medians), "")
     header = f"{table.title:<56}"
     scales = {}
     for column in table.columns:
         small, large = UNITS.get(column, TIMES)
-        scales[column], unit = small if base.get(column, 0) * small[0] < 10_000 else large
+        scales[column], unit = small if medians.get(first, {}).get(column, 0) * small[0] < 10_000 else large
         header += f"{f'{column} {unit}'.strip():>12}{'ratio':>8}{'spread':>8}"
     lines = [header]
     for row in table.rows:
@@ -106,7 +106,8 @@ def _table(table: Table) -> list[str]:
             continue
         for column in table.columns:
             value, samples = medians[row][column], [sample[column] for sample in table.samples[row]]
-            ratio = f"{value / base[column]:.2f}" if base[column] else "-"
+            compared = table.compare(row, first, column)
+            ratio = "-" if compared is None else f"{compared:.2f}"
             spread = f"{(max(samples) - min(samples)) / value:.0%}" if value else "-"
             line += f"{value * scales[column]:12.1f}{ratio:>8}{spread:>8}"
         lines.append(line)

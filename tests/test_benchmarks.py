@@ -62,11 +62,17 @@ def test_an_unknown_question_is_refused():
 
 
 def test_targets_compare_by_ratio_by_difference_and_by_value():
-    medians = {"fast": {"cpu": 1.0, "wall": 3.0}, "slow": {"cpu": 4.0, "wall": 5.0}}
-    assert Target("fast", 0.4, "slow").value(medians) == 0.25
-    assert Target("slow", 0.4, "fast", "wall", over=True).value(medians) == 2.0
-    assert Target("slow", 0.4, column="wall").value(medians) == 5.0
-    assert Target("fast", 0.4, "not installed").value(medians) is None
+    table = Table("title", {})
+    # The machine is ten times slower in the second round; the third has only one of them.
+    table.samples["fast"] = [{"cpu": 1.0, "wall": 3.0}, {"cpu": 10.0, "wall": 30.0}]
+    table.samples["slow"] = [{"cpu": 4.0, "wall": 5.0}, {"cpu": 40.0, "wall": 34.0}, {"cpu": 4.0, "wall": 5.0}]
+    assert Target("fast", 0.4, "slow").value(table) == 0.25
+    assert Target("slow", 0.4, "fast", "wall", over=True).value(table) == 3.0
+    assert Target("slow", 0.4, column="wall").value(table) == 5.0
+    assert Target("fast", 0.4, "not installed").value(table) is None
+    assert Target("not installed", 0.4).value(table) is None
+    table.samples["nothing"] = [{"cpu": 0.0, "wall": 1.0}]
+    assert table.compare("fast", "nothing", "cpu") is None
 
 
 def test_rounds_alternate_and_the_median_counts(monkeypatch):
