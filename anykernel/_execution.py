@@ -26,7 +26,7 @@ from ._queue import ByteBoundedStream
 from ._result import Result
 from ._router import END_OF_INPUT, Ending, Request
 from ._stopping import stop
-from ._tasks import run_apart
+from ._tasks import Signal, run_apart
 from ._watch import Watch
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ class Execution(Request):
         self._interrupts = 0
         self._started_time: float | None = None
         # Made when somebody waits for them: the settling (or an error), any change of state.
-        self._settled: anyio.Event | None = None
-        self._changed: anyio.Event | None = None
+        self._settled: Signal | None = None
+        self._changed: Signal | None = None
         # Those of the driving task: the timeout, and the user's functions.
         self._timeout_scope: anyio.CancelScope | None = None
         self._handlers: Handlers | None = None
@@ -160,7 +160,7 @@ class Execution(Request):
             await anyio.lowlevel.checkpoint()
             return
         if self._settled is None:
-            self._settled = anyio.Event()
+            self._settled = Signal()
         await self._settled.wait()
 
     @property
@@ -247,7 +247,7 @@ class Execution(Request):
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
             if self._changed is None:
-                self._changed = anyio.Event()
+                self._changed = Signal()
             await self._changed.wait()
 
     # For the dispatcher and the router.
@@ -437,7 +437,6 @@ class Execution(Request):
     def _notify(self) -> None:
         if self._changed is not None:
             self._changed.set()
-            self._changed = None
 
 
 def _same(error: Exception) -> Callable[[], Exception]:

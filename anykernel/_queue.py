@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 import anyio
 import anyio.lowlevel
 
+from ._tasks import Signal
+
 __all__ = ["MESSAGE_OVERHEAD", "ByteBoundedStream"]
 
 # What a message takes in memory besides its content, in bytes, about.
@@ -32,7 +34,7 @@ class ByteBoundedStream(Generic[T]):
         self._received = 0
         self._closed = False
         self._error: Exception | None = None
-        self._wake: anyio.Event | None = None
+        self._changed = Signal()
 
     def send_nowait(self, item: T, size: int) -> None:
         """Append one item of ``size`` bytes; one of 0 bytes is never dropped, nor is the last."""
@@ -49,25 +51,20 @@ class ByteBoundedStream(Generic[T]):
             else:
                 kept.append(oldest)
         self._items.extendleft(reversed(kept))
-        self._notify()
+        self._changed.set()
 
     def end(self, error: Exception | None = None) -> None:
         """No more items will come: what is there is still received, then ``error`` or the end of the stream."""
         if not self._closed:
             self._closed = True
             self._error = error
-            self._notify()
+            self._changed.set()
 
     def close(self) -> None:
         """Forget what is there and take nothing more."""
         self._items.clear()
         self._size = 0
         self.end()
-
-    def _notify(self) -> None:
-        if self._wake is not None:
-            self._wake.set()
-            self._wake = None
 
     async def receive(self) -> T:
         """Wait for the next item.
@@ -86,9 +83,7 @@ class ByteBoundedStream(Generic[T]):
                 if self._error is not None:
                     raise self._error
                 raise anyio.EndOfStream
-            if self._wake is None:
-                self._wake = anyio.Event()
-            await self._wake.wait()
+            await self._changed.wait()
         item, size = self._items.popleft()
         self._size -= size
         return item

@@ -34,6 +34,7 @@ import zmq.backend
 from ._connection import ConnectionInfo
 from ._exceptions import ConnectionClosedError, KernelStartError
 from ._messages import Message
+from ._tasks import running_asyncio_loop
 from ._transport import Deliver
 from ._wire import BadMessageError, Codec, Frame
 
@@ -140,8 +141,7 @@ class _Socket:
 
     async def read(self) -> None:
         """Receive until cancelled."""
-        asyncio = sys.modules.get("asyncio")
-        loop = asyncio._get_running_loop() if asyncio is not None else None
+        loop = running_asyncio_loop()
         if loop is not None:
             await self._read_by_callback(loop)
         else:

@@ -217,3 +217,17 @@ async def test_whatever_comes_and_goes_the_newest_that_fit_are_kept_in_order(ste
             # The last one had to go: with it, there would have been too much.
             assert gone[-1][1] + total > limit
             lost = len(gone)
+
+
+async def test_who_is_cancelled_while_waiting_takes_nobody_with_him_and_leaves_nothing():
+    stream, received = stream_of(), []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(collect, stream, received)
+        for _ in range(3):
+            with anyio.move_on_after(0.01) as scope:
+                await stream.receive()
+            assert scope.cancelled_caught
+        assert len(stream._changed._waiters) == 1
+        stream.send_nowait("item", 1)
+        stream.end()
+    assert received == ["item"]
