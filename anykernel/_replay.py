@@ -49,7 +49,7 @@ from ._owner import Owner
 from ._record import Line, read_recording
 from ._router import Ending, Router
 from ._script import Script, Session, Step, mail_of, read_sessions, request_key
-from ._tasks import open_task_group
+from ._tasks import Signal, open_task_group
 from ._transport import Deliver
 from ._wire import encode_buffers, encode_parts, loads
 
@@ -75,7 +75,7 @@ class _ReplayTransport:
         self._session = session
         self._closed = False
         self._playing = [session.root]
-        self._wake = anyio.Event()
+        self._wake = Signal()
         self._comm_ids: dict[str, str] = {}
         """Ids of the client's comms, as recorded, by those they have now."""
         self._mailed: dict[str, str | None] = {}
@@ -171,7 +171,6 @@ class _ReplayTransport:
                 # So that the client may act between any two messages, and none is ever early.
                 await anyio.lowlevel.checkpoint()
                 continue
-            self._wake = anyio.Event()
             patience = PATIENCE if step is not None else None
             with anyio.move_on_after(patience):
                 await self._wake.wait()

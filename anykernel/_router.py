@@ -29,6 +29,7 @@ import msgspec
 
 from ._exceptions import AnyKernelError, ArgumentError, ConnectionClosedError, ProtocolError
 from ._messages import Message
+from ._tasks import Signal
 from ._transport import Transport
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ class Router:
         self._requests: dict[str, Request] = {}
         # Since when (time.monotonic), for how long at least, and whether others' messages on IOPub make it longer.
         self._half_done: dict[Request, tuple[float, float, bool]] = {}
-        self._half_done_added = anyio.Event()
+        self._half_done_added = Signal()
         self._iopub_time = 0.0
         self._count = 0
 
@@ -404,7 +405,6 @@ class Router:
         """Tell half-done requests when their time is over, until cancelled."""
         while True:
             if not self._half_done:
-                self._half_done_added = anyio.Event()
                 await self._half_done_added.wait()
             while self._half_done:
                 due = {
