@@ -1,4 +1,4 @@
-"""`open_kernel` and `connect_kernel`: the doors to everything.
+"""`open_kernel`, `connect_kernel` and `replay_kernel`: the doors to everything.
 
 What only a call needs is imported by the call: it costs as much again as the rest of the package.
 """
@@ -10,16 +10,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._connection import ConnectionInfo, load_connection
-from ._exceptions import ArgumentError, UnsupportedError
-from ._kernel import Kernel
-from ._messages import as_dict
-from ._tasks import open_task_group
+from ._core import Kernel, OpenOptions, open_task_group
+from ._protocol import ConnectionInfo, UnsupportedError
+from ._transports import open_recorder
 
 if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
 
-__all__ = ["connect_kernel", "open_kernel"]
+__all__ = ["connect_kernel", "open_kernel", "replay_kernel"]
 
 
 @asynccontextmanager
@@ -77,38 +75,25 @@ async def open_kernel(
     """
     import zmq  # noqa: PLC0415
 
-    from ._kernelspec import resolve_kernel  # noqa: PLC0415
-    from ._lifecycle import Launched  # noqa: PLC0415
-    from ._record import open_recorder  # noqa: PLC0415
+    from ._local import Launched, LaunchOptions, resolve_kernel  # noqa: PLC0415
 
-    _check_choice("transport", transport, ("tcp", "ipc"))
-    _check_choice("encryption", encryption, ("auto", "required", "disabled"))
-    _check_choice("on_death", on_death, ("raise", "restart"))
-    env = as_dict("env", env)
-    if not isinstance(cwd, str | os.PathLike | None):
-        raise ArgumentError(f"cwd must be a path, not {cwd!r:.200}")
-    for name, value in env.items():
-        if not (isinstance(name, str) and isinstance(value, str)) or "\0" in name + value or "=" in name:
-            raise ArgumentError(f"env must map names to strings: {name!r} to {value!r}")
-    if cwd is not None and not os.path.isdir(cwd):  # noqa: ASYNC240, PTH112 - a single stat
-        raise ArgumentError(f"cwd is no directory: {os.fspath(cwd)!r}")
+    options = LaunchOptions(
+        cwd=cwd, env=env, transport=transport, encryption=encryption, on_death=on_death,
+        startup_timeout=startup_timeout, shutdown_timeout=shutdown_timeout, interrupt_timeout=interrupt_timeout,
+        output_limit=output_limit, max_in_flight=max_in_flight,
+        heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses,
+    )  # fmt: skip
     spec = await resolve_kernel(kernel)
     encrypted = encryption != "disabled" and transport == "tcp" and spec.supports_curve and bool(zmq.has("curve"))
     if encryption == "required" and not encrypted:
         lacking = "the ipc transport" if transport == "ipc" else f"the kernel {spec.name!r} (or this ZMQ)"
         raise UnsupportedError(f"encryption is required, and {lacking} has none")
     with open_recorder(record_to) as recorder:
-        async with open_task_group() as tasks:
-            owner = Launched(
-                spec, tasks,
-                cwd=cwd, env=env, transport=transport, encrypted=encrypted,
-                startup_timeout=startup_timeout, shutdown_timeout=shutdown_timeout,
-                interrupt_timeout=interrupt_timeout, output_limit=output_limit, max_in_flight=max_in_flight,
-                heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses, recorder=recorder,
-                restart_on_death=on_death == "restart",
-            )  # fmt: skip
-            async with owner.opened() as kernel_:
-                yield kernel_
+        async with (
+            open_task_group() as tasks,
+            Launched(spec, tasks, options, recorder, encrypted=encrypted).opened() as kernel_,
+        ):
+            yield kernel_
 
 
 @asynccontextmanager
@@ -146,23 +131,68 @@ async def connect_kernel(
         KernelStartError: the connection information cannot be used, or its key is not the kernel's.
         KernelStartTimeoutError: the kernel did not answer in time.
     """
-    from ._lifecycle import Connected  # noqa: PLC0415
-    from ._record import open_recorder  # noqa: PLC0415
-    from ._zmq import ZmqTransport  # noqa: PLC0415
+    from ._local import Connected, load_connection  # noqa: PLC0415
+    from ._transports import ZmqTransport  # noqa: PLC0415
 
+    options = OpenOptions(
+        startup_timeout=startup_timeout, shutdown_timeout=shutdown_timeout, interrupt_timeout=interrupt_timeout,
+        output_limit=output_limit, max_in_flight=max_in_flight,
+        heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses,
+    )  # fmt: skip
     info = load_connection(connection)
     with open_recorder(record_to) as recorder:
-        async with open_task_group() as tasks:
-            owner = Connected(
-                info, tasks, lambda: ZmqTransport(info),
-                startup_timeout=startup_timeout, shutdown_timeout=shutdown_timeout,
-                interrupt_timeout=interrupt_timeout, output_limit=output_limit, max_in_flight=max_in_flight,
-                heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses, recorder=recorder,
-            )  # fmt: skip
-            async with owner.opened() as kernel_:
-                yield kernel_
+        async with (
+            open_task_group() as tasks,
+            Connected(info, tasks, lambda: ZmqTransport(info), options, recorder).opened() as kernel_,
+        ):
+            yield kernel_
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+@asynccontextmanager
+async def replay_kernel(
+    path: str | os.PathLike[str],
+    *,
+    startup_timeout: float = 10.0,
+    interrupt_timeout: float = 5.0,
+    output_limit: int = 64 * 2**20,
+    max_in_flight: int = 1,
+    on_death: Literal["raise", "restart"] = "raise",
+) -> AsyncIterator[Kernel]:
+    """Use a recording (``record_to`` of `open_kernel` and `connect_kernel`) as a kernel, for the length of a block.
+
+    The kernel answers what the recording has, as it did then, and without taking time for it. Requests are found
+    again by channel, type, subshell, content and buffers; equal ones in the order in which they were recorded. So the
+    calls must be those that were recorded, but tasks may make them in another order, except that subshells are known
+    by the order in which they are opened. Code that was interrupted runs on
+    until it is interrupted again, so a timeout takes its time. `Kernel.restart` goes on with the next process in the
+    recording, and where the kernel died, it dies.
+
+    A request that the recording does not have raises `ReplayError`; so does the connection's end, where the
+    recording was cut off in the middle of a request.
+
+    Args:
+        path: the recording.
+        startup_timeout: seconds until the kernel must have answered.
+        interrupt_timeout: as for `open_kernel`, and so are the others. They are no part of the recording.
+        output_limit: bytes kept for each execution.
+        max_in_flight: execute requests in the kernel at once.
+        on_death: ``"restart"`` goes on with the next process by itself.
+
+    Raises:
+        ArgumentError: an option has an unusable value.
+        ReplayError: the file cannot be read, is damaged, or has another version of the format.
+        KernelStartError: the recorded kernel did not become ready, or the recording ends before it did.
+    """
+    from ._local import Replayed  # noqa: PLC0415
+    from ._transports import read_recording, read_sessions  # noqa: PLC0415
+
+    options = OpenOptions(
+        startup_timeout=startup_timeout, shutdown_timeout=0, interrupt_timeout=interrupt_timeout,
+        output_limit=output_limit, max_in_flight=max_in_flight, heartbeat_interval=60, heartbeat_misses=1,
+    )  # fmt: skip
+    sessions = read_sessions(read_recording(path))
+    async with (
+        open_task_group() as tasks,
+        Replayed(sessions, tasks, options, restart_on_death=on_death == "restart").opened() as kernel,
+    ):
+        yield kernel

@@ -74,7 +74,7 @@ async def soak(
 
     def look(phase: Literal["cycles", "executes"], count: int, kernel: Kernel) -> None:
         gc.collect()
-        process, connection = psutil.Process(), kernel._connection
+        process, connection = psutil.Process(), kernel._link.connection
         requests = len(connection.router) if connection is not None else 0
         with process.oneshot():
             sample = Sample(phase, count, process.memory_info().rss, process.num_fds(), process.num_threads(), requests)

@@ -1,12 +1,16 @@
-"""The shape of the package: which module may import which, how long each is, what an import costs and exports."""
+"""The shape of the package: who may import whom, how long each module is, what an import costs and exports.
+
+Imports are read from the source, those for annotations included.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import pickle
 import subprocess
 import sys
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,43 +18,97 @@ import pytest
 import anykernel
 
 PACKAGE = Path(anykernel.__file__).parent
-MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
-MAX_LINES = 480
+MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+MAX_LINES = 400
 
-# From the bottom to the top. A module may import those below and beside it, and none above it.
-LAYERS = [
-    ("_exceptions", "_messages", "_queue", "_tasks"),
-    ("_wire", "_outputs", "_displays", "_result", "_connection", "_kernelspec", "_values"),
-    ("_transport",),
-    ("_zmq", "_process", "_record"),
-    ("_script",),
-    ("_router", "_handlers", "_watch", "_stopping", "_execution", "_dispatcher", "_comms", "_debugger"),
-    ("_variables",),
-    ("_requests", "_shell", "_subshell", "_kernel"),
-    ("_owner", "_lifecycle", "_open", "_replay"),
-    ("__init__",),
-    ("__main__",),
-]
-LEVELS = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+# The rooms of the house, from the bottom to the top: each may import those before it, and nothing after it.
+ROOMS = ["_version", "_protocol", "_core", "_transports", "_local", "_open", "__init__", "__main__"]
+
+# Imports that a room must not have at all.
+FORBIDDEN = {
+    "_protocol": {
+        "anyio",
+        "asyncio",
+        "trio",
+        "zmq",
+        "socket",
+        "selectors",
+        "subprocess",
+        "threading",
+        "time",
+        "pathlib",
+    },
+    "_core": {"zmq", "subprocess", "socket", "pathlib", "shutil", "tempfile", "signal", "jupyter_client"},
+    "_transports": {"subprocess", "jupyter_client"},
+    "_local": {"httpx", "httpx2", "websockets"},
+}
 
 
-def imports_of(path):
-    """The modules of this package that a module imports when it is run; not those its annotations alone need."""
+def room_of(module):
+    return module.split(".")[0]
+
+
+def imports_of(module, source, modules=frozenset(MODULES)):
+    """What a module of the package imports of it: modules (a room stands for its ``__init__``) and names of rooms."""
+    package = module.split(".")[:-1]
     found = set()
-    nodes = [ast.parse(path.read_text())]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
-            nodes.extend(node.orelse)
-            continue
-        nodes.extend(ast.iter_child_nodes(node))
-        if isinstance(node, ast.ImportFrom) and (node.level == 1 or node.module == "anykernel"):
-            found.update([node.module] if node.level and node.module else [alias.name for alias in node.names])
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("anykernel."):
-            found.add(node.module.split(".")[1])
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = package[: len(package) - node.level + 1]
+                path = [*base, *(node.module.split(".") if node.module else [])]
+            elif node.module and node.module.split(".")[0] == "anykernel":
+                path = node.module.split(".")[1:]
+            else:
+                continue
+            for alias in node.names:
+                deeper = ".".join([*path, alias.name])
+                found.add(deeper if deeper in modules else ".".join(path) or "__init__")
         elif isinstance(node, ast.Import):
-            found.update(alias.name.split(".")[1] for alias in node.names if alias.name.startswith("anykernel."))
-    return {name for name in found if name in MODULES}
+            for alias in node.names:
+                if alias.name.split(".")[0] == "anykernel":
+                    found.add(".".join(alias.name.split(".")[1:]) or "__init__")
+    return {name if name in modules else f"{name}.__init__" for name in found}
+
+
+def graph_of(sources):
+    return {module: imports_of(module, source, frozenset(sources)) for module, source in sources.items()}
+
+
+def upward(graph):
+    """The imports that point to a room above one's own, or past a room's ``__init__`` into it."""
+    wrong = []
+    for module, imported in graph.items():
+        for other in imported:
+            here, there = room_of(module), room_of(other)
+            if here == there:
+                if other.endswith("__init__"):
+                    wrong.append((module, other))  # a module does not import its own room's front
+            elif ROOMS.index(there) > ROOMS.index(here) or not (other.endswith("__init__") or "." not in other):
+                wrong.append((module, other))
+    return wrong
+
+
+def circles(graph):
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as exc:
+        return exc.args[1]
+    return []
+
+
+def foreign(source):
+    """The libraries that a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+SOURCES = {module: path.read_text() for module, path in MODULES.items()}
 
 
 def python(*argv):
@@ -60,29 +118,69 @@ def python(*argv):
     return run.stdout
 
 
-def test_every_module_has_its_layer_and_every_layer_its_modules():
-    assert set(MODULES) == set(LEVELS)
+def test_every_module_is_in_a_room():
+    assert {room_of(module) for module in MODULES} == set(ROOMS)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_what_is_below_or_beside_it(module):
-    assert {name for name in imports_of(MODULES[module]) if LEVELS[name] > LEVELS[module]} == set()
+def test_imports_point_downward_and_by_the_front_of_each_room():
+    assert upward(graph_of(SOURCES)) == []
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    graph = {module: imports_of(path) for module, path in MODULES.items()}
-    assert "_messages" in graph["_wire"]
-    assert "_outputs" in graph["_result"]
-    TopologicalSorter(graph).prepare()
+    graph = graph_of(SOURCES)
+    assert "_protocol.messages" in graph["_protocol.wire"]
+    assert "_protocol.__init__" in graph["_core.router"]
+    assert circles(graph) == []
 
 
-def test_what_does_no_io_imports_nothing_that_does():
-    io = {"anyio", "asyncio", "trio", "zmq", "socket", "selectors", "subprocess", "threading"}
-    for module in ("_exceptions", "_messages", "_wire", "_outputs", "_result"):
-        tree = ast.parse(MODULES[module].read_text())
-        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-        names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
-        assert {name.split(".")[0] for name in names} & io == set(), module
+@pytest.mark.parametrize(
+    ("module", "planted"),
+    [
+        ("_protocol.messages", "from .._core import Kernel"),
+        ("_protocol.messages", "if TYPE_CHECKING:\n    from .._core import Kernel"),
+        ("_core.router", "def late():\n    from .._transports.zmq import ZmqTransport"),
+        ("_core.router", "from .._protocol.wire import Codec"),
+        ("_core.router", "from . import Kernel"),
+        ("_local.process", "import anykernel"),
+    ],
+)
+def test_an_import_that_points_upward_is_found(module, planted):
+    assert upward(graph_of({**SOURCES, module: f"{SOURCES[module]}\n{planted}\n"})) != []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    ["from .run import Run", "if TYPE_CHECKING:\n    from .run import Run", "def late():\n    from . import run"],
+)
+def test_a_circle_is_found(planted):
+    assert circles(graph_of({**SOURCES, "_core.dispatcher": f"{SOURCES['_core.dispatcher']}\n{planted}\n"})) != []
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_a_room_touches_only_what_it_may(room):
+    touched = {
+        module: foreign(source) & FORBIDDEN[room] for module, source in SOURCES.items() if room_of(module) == room
+    }
+    assert {module: names for module, names in touched.items() if names} == {}
+
+
+@pytest.mark.parametrize("room", ["_protocol", "_core", "_transports", "_local"])
+def test_a_room_hands_out_what_others_use_and_nothing_else(room):
+    front = set(__import__(f"anykernel.{room}", fromlist=["__all__"]).__all__)
+    used = set()
+    for module, source in SOURCES.items():
+        if room_of(module) == room:
+            continue
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.level and node.module == room:
+                used |= {alias.name for alias in node.names}
+    tested = set()
+    for path in Path(__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == f"anykernel.{room}":
+                tested |= {alias.name for alias in node.names}
+    assert used <= front
+    assert front <= used | tested
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -99,7 +197,19 @@ def test_importing_the_package_does_not_import_what_takes_long():
     imported = set(python("import anykernel, sys; print(*sys.modules)").split())
     assert "anykernel" in imported
     assert imported & {"jupyter_client", "jupyter_core", "traitlets", "IPython", "ipykernel", "trio", "uvloop"} == set()
-    assert imported & {"hashlib", "shutil", "socket", "subprocess", "tempfile", "anykernel._lifecycle"} == set()
+    assert imported & {"hashlib", "shutil", "socket", "subprocess", "tempfile", "zmq", "anykernel._local"} == set()
+
+
+def test_exported_names_do_not_show_the_rooms_they_live_in():
+    named = [getattr(anykernel, name) for name in anykernel.__all__]
+    assert {value.__module__ for value in named if inspect.isclass(value) or inspect.isroutine(value)} == {"anykernel"}
+
+
+def test_exported_classes_can_be_pickled_by_their_public_names():
+    for name in anykernel.__all__:
+        exported = getattr(anykernel, name)
+        if inspect.isclass(exported):
+            assert pickle.loads(pickle.dumps(exported)) is exported
 
 
 def test_every_exported_name_exists_once():
@@ -132,12 +242,16 @@ def test_everything_public_that_an_exported_class_defines_is_documented():
 
 
 def test_every_error_is_exported_and_comes_from_one_base():
-    errors = {
-        name
-        for name, value in vars(anykernel._exceptions).items()
-        if inspect.isclass(value) and issubclass(value, Exception) and not name.startswith("_")
-    }
-    assert errors <= set(anykernel.__all__)
+    errors = set()
+    pending = [anykernel.AnyKernelError]
+    while pending:
+        error = pending.pop()
+        pending += error.__subclasses__()
+        if error.__module__.split(".")[0] == "anykernel" and error.__name__ not in {
+            "KernelProcessError",
+            "ResultCarryingError",
+        }:
+            errors.add(error.__name__)
     assert {name for name in anykernel.__all__ if name.endswith("Error")} == errors
     assert all(issubclass(getattr(anykernel, name), anykernel.AnyKernelError) for name in errors)
 

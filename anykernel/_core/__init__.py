@@ -1,0 +1,44 @@
+"""One kernel as its client sees it: requests, executions, outputs, shells, comms, and the end of all of them.
+
+It may import `anykernel._protocol` and anyio, and knows neither sockets nor processes, files or HTTP: messages come and go
+by a `Transport`, and who owns the kernel's process is an `Owner`. A newcomer begins with ``router``, then ``run`` and
+``dispatcher``; ``shell`` and ``kernel`` are what callers see of them.
+"""
+
+from .asking import ask
+from .comms import Comm
+from .connection import Connection
+from .execution import Execution
+from .handlers import OnOutput, StdinHandler
+from .kernel import Kernel
+from .options import OpenOptions
+from .owner import Owner, Witness
+from .request import Ending, closed_ending
+from .router import Router
+from .streams import ByteBoundedStream
+from .subshell import Subshell
+from .tasks import Signal, open_task_group, running_asyncio_loop
+from .transport import Deliver, Transport
+
+__all__ = [
+    "ByteBoundedStream",
+    "Comm",
+    "Connection",
+    "Deliver",
+    "Ending",
+    "Execution",
+    "Kernel",
+    "OnOutput",
+    "OpenOptions",
+    "Owner",
+    "Router",
+    "Signal",
+    "StdinHandler",
+    "Subshell",
+    "Transport",
+    "Witness",
+    "ask",
+    "closed_ending",
+    "open_task_group",
+    "running_asyncio_loop",
+]

@@ -1,0 +1,45 @@
+"""One connection to one kernel process, and what a kernel can ask of the one who owns that process."""
+
+from __future__ import annotations
+
+from .._protocol import ConnectionInfo, KernelInfo
+from .comms import Comms
+from .debugger import Debugger
+from .dispatcher import Dispatcher, Dispatchers
+from .router import Router
+
+__all__ = ["Connection", "Lifecycle"]
+
+
+class Connection:
+    """One connection to one kernel process, ready for use."""
+
+    def __init__(self, router: Router, info: ConnectionInfo, kernel_info: KernelInfo, max_in_flight: int) -> None:
+        self.router = router
+        self.info = info
+        self.kernel_info = kernel_info
+        self.dispatchers = Dispatchers(router, max_in_flight)
+        self.dispatcher: Dispatcher = self.dispatchers.add()
+        """The main shell's."""
+        self.comms = Comms(self.dispatchers)
+        self.debugger = Debugger(router, kernel_info)
+
+
+class Lifecycle:
+    """What a kernel can ask of the one who owns its process."""
+
+    pid: int | None = None
+    returncode: int | None = None
+
+    async def interrupt(self, connection: Connection) -> None:
+        """Interrupt what the kernel runs, by signal or by message."""
+        raise NotImplementedError
+
+    def interrupts_subshell(self, subshell_id: str) -> None:
+        """The code of a subshell is about to be interrupted."""
+
+    async def restart(self) -> None:
+        raise NotImplementedError
+
+    async def shutdown(self) -> None:
+        raise NotImplementedError

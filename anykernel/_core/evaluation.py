@@ -1,0 +1,39 @@
+"""Evaluating one expression, by way of an execution's user expressions."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from .._protocol import ArgumentError, UnsupportedError, error_of
+from .driving import drive
+from .executor import Executor
+from .options import ExecuteOptions
+
+__all__ = ["evaluate"]
+
+
+async def evaluate(executor: Executor, expression: str) -> Any:
+    """The value of an expression, as `Kernel.evaluate` describes it."""
+    if not (isinstance(expression, str) and expression.strip()):
+        raise ArgumentError(f"expression must be a str that is not empty, not {expression!r:.200}")
+    is_python = (await executor.connected()).kernel_info.language == "python"
+    # repr, because IPython's own text for a value leaves out the rest of long lists.
+    asked = f"__import__('builtins').repr((\n{expression}\n))" if is_python else expression
+    options = ExecuteOptions(silent=True, store_history=False, user_expressions={"value": asked}, check=True)
+    run = await executor.submit("", options)
+    await drive(run)
+    result = run.outcome()
+    value = result.user_expressions.get("value")
+    if not isinstance(value, dict):
+        raise UnsupportedError("this kernel evaluates no user expressions")
+    if value.get("status") == "error":
+        raise error_of(value, result)
+    text = str((value.get("data") or {}).get("text/plain", ""))
+    if not is_python:
+        return text
+    try:
+        text = ast.literal_eval(text)
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text

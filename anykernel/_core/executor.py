@@ -1,0 +1,191 @@
+"""How a shell's requests reach its kernel: executions by way of its queue, interrupts, everything else at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from .._protocol import (
+    AnyKernelError,
+    ArgumentError,
+    ExecutionTimeoutError,
+    Message,
+    OutputFold,
+    Record,
+    Result,
+    as_buffers,
+    as_dict,
+    check_code,
+)
+from .asking import Fence, ask
+from .connection import Connection, Lifecycle
+from .context import Context
+from .dispatcher import Dispatcher
+from .link import Link
+from .options import ExecuteOptions
+from .run import Run
+
+__all__ = ["Executor", "MainExecutor"]
+
+# Characters of a msg_id: replies quote it, in a header that must not be too large.
+MSG_ID_LIMIT = 1024
+
+# Seconds until a fence that is not answered is sent again; each time twice as long.
+FENCE_PATIENCE = 2.0
+
+
+class Executor:
+    """What `Shell` does, for one shell; its methods do as those of `Shell` say."""
+
+    route: Mapping[str, str] = {}
+    """What the headers of requests hold so that they reach this shell."""
+
+    def __init__(self, link: Link, lifecycle: Lifecycle) -> None:
+        self.link = link
+        self.lifecycle = lifecycle
+        self.context = Context(link.limits, link.displays, link.start_soon, self.interrupt)
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection; None while there is none yet, or again."""
+        return self.link.connection
+
+    async def connected(self) -> Connection:
+        """The connection, as soon as there is one."""
+        return await self.link.connected()
+
+    def dispatcher_of(self, connection: Connection) -> Dispatcher:
+        """The queue of this shell."""
+        return connection.dispatcher
+
+    async def submit(
+        self,
+        code: str,
+        options: ExecuteOptions,
+        *,
+        kind: Callable[..., Run] = Run,
+        buffers: Iterable[bytes | memoryview] = (),
+    ) -> Run:
+        """Queue code."""
+        check_code(code)
+        self.link.check_thread()
+        # A caller that is cancelled already sends nothing.
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        connection = self.connection
+        if connection is None:
+            connection, options = await self._wait_connected(options)
+        header = connection.router.new_header("execute_request", **self.route)
+        message = Message("shell", header, content=options.content(code), buffers=tuple(buffers))
+        dispatcher = self.dispatcher_of(connection)
+        run = kind(self.context, dispatcher, message, options)
+        dispatcher.submit(run)
+        return run
+
+    async def _wait_connected(self, options: ExecuteOptions) -> tuple[Connection, ExecuteOptions]:
+        """Wait for the connection; and the options with what is left of their timeout."""
+        asked, connection = time.monotonic(), None
+        with anyio.move_on_after(options.timeout):
+            connection = await self.connected()
+        if connection is None:
+            raise ExecutionTimeoutError(
+                f"the kernel was not ready again within {options.timeout} s; the code never runs",
+                result=Result("", Record(OutputFold(0))),
+                settled=True,
+            )
+        return connection, options.less(time.monotonic() - asked)
+
+    async def request(
+        self,
+        msg_type: str,
+        content: dict[str, Any],
+        *,
+        channel: str = "shell",
+        metadata: Mapping[str, Any] | None = None,
+        buffers: Iterable[bytes | memoryview] | None = None,
+        msg_id: str | None = None,
+        parent: Mapping[str, Any] | None = None,
+    ) -> Message:
+        """Send any request and wait for its reply."""
+        if channel not in ("shell", "control"):
+            raise ArgumentError(f"requests go on 'shell' or 'control', not {channel!r}")
+        if not (isinstance(msg_type, str) and isinstance(content, dict)):
+            raise ArgumentError("a request needs a str for its type and a dict for its content")
+        header = dict(self.route) if channel == "shell" else {}
+        if msg_id is not None:
+            if not (isinstance(msg_id, str) and 0 < len(msg_id) <= MSG_ID_LIMIT and msg_id.isprintable()):
+                text = f"a msg_id must be a str of 1 to {MSG_ID_LIMIT} printable characters, not {msg_id!r:.200}"
+                raise ArgumentError(text)
+            header["msg_id"] = msg_id
+        parent_header = as_dict("parent", parent)
+        if not isinstance(parent_header.get("msg_id", ""), str):
+            raise ArgumentError(f"the msg_id in a parent header must be a str, not {parent_header['msg_id']!r:.200}")
+        all_metadata, all_buffers = as_dict("metadata", metadata), as_buffers(buffers)
+        connection = await self.connected()
+        return await ask(
+            connection.router,
+            msg_type,
+            content,
+            channel=channel,
+            parent=parent_header,
+            metadata=all_metadata,
+            buffers=all_buffers,
+            **header,
+        )
+
+    async def interrupt(self) -> None:
+        """Interrupt what the shell runs, and wait until the kernel has been told."""
+        raise NotImplementedError
+
+    async def deliver_interrupt(self, connection: Connection, deliver: Callable[[], Awaitable[object]]) -> None:
+        """Send an interrupt, and let nothing follow it until the kernel is past it."""
+        router, dispatcher = connection.router, self.dispatcher_of(connection)
+        if router.ending is not None:
+            raise router.ending(None)
+        router.count_interrupt(self.route)
+        done, over, errors = anyio.Event(), anyio.Event(), list[AnyKernelError]()
+
+        def passed() -> None:
+            over.set()
+            router.count_interrupt(self.route)  # it may also have hit what was sent while it was under way
+            dispatcher.release()
+
+        async def run() -> None:
+            # A task of its own: whoever gives up waiting, the interrupt is under way, and what comes next waits
+            # until the kernel is past a request sent behind it; or, late, it would hit that. The request also
+            # wakes an ipykernel whose code awaits: with some versions of tornado, its signal handler does not.
+            fence = Fence(router, passed)
+            try:
+                await deliver()
+            except AnyKernelError as exc:
+                errors.append(exc)
+            finally:
+                fence.send(**self.route)
+                done.set()
+            patience = FENCE_PATIENCE
+            while True:
+                with anyio.move_on_after(patience):
+                    await over.wait()
+                if over.is_set():
+                    break
+                # Perhaps the interrupt hit it so that it left no trace. (Where the kernel is only busy, another does
+                # no harm.)
+                fence.send(**self.route)
+                patience *= 2
+
+        dispatcher.hold()
+        self.link.start_soon(run)
+        await done.wait()
+        if errors:
+            raise errors[0]
+
+
+class MainExecutor(Executor):
+    """The main shell's."""
+
+    async def interrupt(self) -> None:
+        connection = await self.connected()
+        await self.deliver_interrupt(connection, lambda: self.lifecycle.interrupt(connection))

@@ -1,0 +1,128 @@
+"""The link between a kernel and those who own its process: connections come and go, the kernel stays.
+
+The owner hands over one connection after another; calls that are made between two of them wait for the next. Who
+listens to everything that the kernel publishes goes on listening over restarts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from threading import get_ident
+from typing import Any, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from .._protocol import Displays, Message, UnsupportedError
+from .connection import Connection
+from .context import Limits
+from .request import Ending, Request
+from .streams import MESSAGE_OVERHEAD, ByteBoundedStream
+from .tasks import StartSoon
+
+__all__ = ["Link"]
+
+T = TypeVar("T")
+
+
+class Link:
+    """What a kernel's shells and its owner share."""
+
+    def __init__(self, start_soon: StartSoon, limits: Limits) -> None:
+        self.start_soon = start_soon
+        """Runs an async function in a task of the kernel's block."""
+        self.limits = limits
+        self.displays = Displays()
+        self.connection: Connection | None = None
+        """None while the kernel starts or restarts; an ended one stays, to refuse calls with its reason."""
+        self.last: Connection | None = None
+        """The one now, or before the restart that is under way."""
+        # The thread whose event loop the kernel belongs to.
+        self._thread = get_ident()
+        self._attached = anyio.Event()
+        # Which message types each wants, its stream, and what is put into it for a message (nothing for None).
+        self._subscribers: list[tuple[frozenset[str], ByteBoundedStream[Any], Callable[[Message], Any]]] = []
+
+    # For the owner of the process.
+
+    def attach(self, connection: Connection) -> None:
+        """Go on with a new connection."""
+        self.connection = self.last = connection
+        self._attached.set()
+
+    def detach(self) -> None:
+        """Let calls wait for the next connection."""
+        self._thread = get_ident()
+        self.connection = None
+        self._attached = anyio.Event()
+
+    def close(self, ending: Ending) -> None:
+        """No connection will follow: refuse all calls."""
+        if self.last is not None:
+            self.last.router.end(ending)
+            self.fail(ending)
+        self.end_messages()
+
+    def fail(self, ending: Ending) -> None:
+        """No connection followed the last one: refuse calls, until another is attached."""
+        assert self.last is not None
+        self.last.router.ending = ending
+        self.attach(self.last)
+
+    def end_messages(self, ending: Ending | None = None) -> None:
+        """Nothing more will be published."""
+        for _, stream, _ in self._subscribers:
+            stream.end(ending(None) if ending is not None else None)
+
+    def on_iopub(self, message: Message, request: Request | None) -> None:
+        """Take what was published, and by which of our requests under way it was caused."""
+        msg_type = message.msg_type
+        for types, stream, convert in self._subscribers:
+            if not types or msg_type in types:
+                item = convert(message)
+                if item is not None:
+                    stream.send_nowait(item, message.size + MESSAGE_OVERHEAD)
+        if msg_type == "update_display_data":
+            self.displays.update(message.content, message.size)
+        elif msg_type in ("comm_msg", "comm_close"):
+            if self.connection is not None:
+                self.connection.comms.on_iopub(message)
+        elif request is None and message.parent_id is not None:
+            self.displays.show_late(message.parent_id, msg_type, message.content, message.size)
+
+    # For the shells.
+
+    def check_thread(self) -> None:
+        """Refuse to be used from where whoever waits would never be woken."""
+        if get_ident() != self._thread:
+            raise UnsupportedError(
+                "a kernel can be used only in the thread whose event loop opened it; from another thread, "
+                "call it by `anyio.from_thread.run` or a portal"
+            )
+
+    async def connected(self) -> Connection:
+        """The connection; where there is none, wait for the next."""
+        self.check_thread()
+        while self.connection is None:
+            await self._attached.wait()
+        return self.connection
+
+    @asynccontextmanager
+    async def subscribe(
+        self, types: Iterable[str], convert: Callable[[Message], T | None]
+    ) -> AsyncIterator[ByteBoundedStream[T]]:
+        """Receive what is published from now on, of some types (of none, all), as ``convert`` makes it."""
+        self.check_thread()
+        await anyio.lowlevel.checkpoint()
+        stream: ByteBoundedStream[T] = ByteBoundedStream(self.limits.output_limit)
+        if self.connection is not None and self.connection.router.ending is not None:
+            raise self.connection.router.ending(None)
+        entry = (frozenset(types), stream, convert)
+        # Replaced, not changed: the reader may be iterating over it.
+        self._subscribers = [*self._subscribers, entry]
+        try:
+            yield stream
+        finally:
+            self._subscribers = [other for other in self._subscribers if other is not entry]
+            stream.close()

@@ -1,0 +1,96 @@
+"""The options of executing and of opening: written once, parsed and checked where they are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from .._protocol import ArgumentError, as_dict, is_duration
+from .handlers import OnOutput, StdinHandler
+
+__all__ = ["ExecuteOptions", "OpenOptions"]
+
+
+class ExecuteOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What `Kernel.execute`, `submit` and `stream` take besides the code.
+
+    Raises:
+        ArgumentError: one has an unusable value.
+    """
+
+    timeout: float | None = None
+    """Seconds; None, or infinity, for no limit."""
+    silent: bool = False
+    store_history: bool = True
+    user_expressions: Mapping[str, str] | None = None
+    stop_on_error: bool = False
+    stdin: StdinHandler | None = None
+    check: bool = False
+    on_output: OnOutput | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None:
+            if not is_duration(self.timeout):
+                raise ArgumentError(f"timeout must be None or seconds (a number >= 0), not {self.timeout!r}")
+            if self.timeout == math.inf:
+                msgspec.structs.force_setattr(self, "timeout", None)
+        for name, function in (("stdin", self.stdin), ("on_output", self.on_output)):
+            if function is not None and not callable(function):
+                raise ArgumentError(f"{name} must be a function, not {function!r}")
+
+    def less(self, seconds: float) -> ExecuteOptions:
+        """The same, with what is left of the timeout after so many seconds."""
+        if self.timeout is None:
+            return self
+        return msgspec.structs.replace(self, timeout=max(0, self.timeout - seconds))
+
+    def content(self, code: str) -> dict[str, Any]:
+        """The content of the request that runs the code so, but for what only its sending decides."""
+        return {
+            "code": code,
+            "silent": self.silent,
+            "store_history": self.store_history and not self.silent,
+            "user_expressions": as_dict("user_expressions", self.user_expressions),
+            "stop_on_error": self.stop_on_error,
+        }
+
+
+class OpenOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What every door takes: times and limits.
+
+    Raises:
+        ArgumentError: one has an unusable value.
+    """
+
+    startup_timeout: float = 60.0
+    """Seconds until the kernel must be ready."""
+    shutdown_timeout: float = 5.0
+    """Seconds that it gets to end by itself."""
+    interrupt_timeout: float = 5.0
+    """Seconds that stopped code gets to settle."""
+    output_limit: int = 64 * 2**20
+    """Bytes of output kept for each execution."""
+    max_in_flight: int = 1
+    """Execute requests of ours in the kernel at once, for each shell."""
+    heartbeat_interval: float = 3.0
+    """Seconds between heartbeats, and that each may take."""
+    heartbeat_misses: int = 4
+    """How many in a row mean that the kernel does not answer."""
+
+    def __post_init__(self) -> None:
+        for name, kind, positive in (
+            ("startup_timeout", float, False),
+            ("shutdown_timeout", float, False),
+            ("interrupt_timeout", float, False),
+            ("output_limit", int, False),
+            ("max_in_flight", int, True),
+            ("heartbeat_interval", float, True),
+            ("heartbeat_misses", int, True),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, (int, kind)) or not (value > 0 if positive else value >= 0):
+                what = f"{'positive' if positive else 'non-negative'} {'number' if kind is float else 'integer'}"
+                raise ArgumentError(f"{name} must be a {what}, not {value!r}")

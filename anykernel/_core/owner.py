@@ -1,0 +1,242 @@
+"""What owning a started and owning a connected kernel have in common: a connection's tasks, readiness, heartbeat."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup, TaskStatus
+
+from .._protocol import (
+    AnyKernelError,
+    ConnectionClosedError,
+    ConnectionInfo,
+    KernelDiedError,
+    KernelInfo,
+    KernelStartError,
+    KernelStartTimeoutError,
+    Message,
+    read_reply,
+)
+from .asking import ask, ask_optional
+from .connection import Connection, Lifecycle
+from .context import Limits
+from .kernel import Kernel
+from .link import Link
+from .options import OpenOptions
+from .request import Ending, closed_ending
+from .router import Router
+from .tasks import open_task_group
+from .transport import Transport
+
+__all__ = ["Owner", "Witness"]
+
+# Seconds between two requests by which a kernel that does not greet is found to reach us on IOPub.
+PROBE_INTERVAL = 0.05
+
+# Seconds that a kernel gets to answer an interrupt request while its shell is free; one that does not in this time
+# hardly ever will, and what comes next is not held any longer.
+INTERRUPT_TIMEOUT = 15.0
+
+
+class Witness(Protocol):
+    """Sees all that goes over a kernel's connections, such as a recorder."""
+
+    def wrap(self, transport: Transport, info: ConnectionInfo) -> Transport:
+        """A new connection is made; what stands in for its transport."""
+
+    def interrupted(self, subshell: str = "") -> None:
+        """The kernel's process is about to be sent SIGINT, or the code of one subshell to be interrupted."""
+
+    def died(self, error: AnyKernelError) -> None:
+        """The kernel went away, which is told by this error."""
+
+
+class Owner(Lifecycle):
+    """What owning a started and owning a connected kernel have in common."""
+
+    # Where the kernel is asked what it is. A kernel that starts may answer on control before its shells are there:
+    # ipykernel does, and would then fail to make a subshell.
+    _asked_on: tuple[str, ...] = ("shell",)
+
+    def __init__(self, tasks: TaskGroup, options: OpenOptions, witness: Witness | None = None) -> None:
+        self.options = options
+        self.witness = witness
+        self._tasks = tasks
+        self._helpers: TaskGroup
+        self.closed = False
+        self._scope = anyio.CancelScope()
+        self._router: Router | None = None
+
+        def start_soon(func: Callable[[], Coroutine[Any, Any, object]]) -> None:
+            self._helpers.start_soon(func)
+
+        limits = Limits(output_limit=options.output_limit, interrupt_timeout=options.interrupt_timeout)
+        self.link = Link(start_soon, limits)
+        self.kernel = Kernel(self.link, self)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Kernel]:
+        """The kernel, ready, for the length of a block; at its end its tasks are cancelled."""
+        try:
+            await self._tasks.start(self._own)
+            # From here on, a cancellation of the block reaches the block only, and `close` ends the owning:
+            # otherwise the block would see the connection end, and not that it was cancelled. Not before the
+            # start is over: that is to be cancelled with the block.
+            self._scope.shield = True
+            yield self.kernel
+        finally:
+            # (This ends all tasks. To cancel the task group would cancel the task of the block, too, and up to Python 3.12
+            # that would not be taken back in a task in which an asyncio.TaskGroup has failed.)
+            self.close()
+
+    async def _own(self, *, task_status: TaskStatus[None]) -> None:
+        with self._scope:
+            async with open_task_group() as self._helpers:
+                await self._run(task_status)
+
+    async def _run(self, task_status: TaskStatus[None]) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """The block has ended: refuse all calls from now on, and end the owning."""
+        self._close("the kernel's block has ended")
+        self._scope.cancel()
+
+    def _close(self, reason: str) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.link.close(closed_ending(reason))
+        if self._router is not None:
+            self._router.end(closed_ending(reason))  # also one that is still starting
+
+    @asynccontextmanager
+    async def _connection(
+        self, transport: Transport, info: ConnectionInfo, *, watch: Callable[[Router], Coroutine[Any, Any, None]]
+    ) -> AsyncIterator[Connection]:
+        """Run a connection's tasks, wait until it is ready, and close the transport at the end.
+
+        ``watch`` is a task that ends the router when the kernel goes away.
+
+        Raises:
+            AnyKernelError: the router ended first.
+            KernelStartError: the kernel does not sign as we do.
+            KernelStartTimeoutError: it was not ready in time.
+        """
+        if self.witness is not None:
+            transport = self.witness.wrap(transport, info)
+        try:
+            async with open_task_group() as tasks:
+                self._router = router = Router(transport, self.link.on_iopub)
+                if self.closed:  # while this began
+                    router.end(closed_ending("the kernel was shut down"))
+                for channel in transport.channels:
+                    tasks.start_soon(transport.read, channel, router.deliver)
+                tasks.start_soon(router.watch)
+                tasks.start_soon(watch, router)
+                kernel_info = await self._ready(router)
+                tasks.start_soon(self._heartbeat, router)
+                try:
+                    yield Connection(router, info, kernel_info, self.options.max_in_flight)
+                finally:
+                    tasks.cancel_scope.cancel()
+        finally:
+            transport.close()
+
+    def interrupts_subshell(self, subshell_id: str) -> None:
+        if self.witness is not None:
+            self.witness.interrupted(subshell_id)
+
+    async def _request_interrupt(self, router: Router) -> None:
+        """Interrupt by message.
+
+        Raises:
+            ProtocolError: the kernel knows no such request, or does not answer it.
+        """
+        # Code that keeps the kernel from answering holds up what comes next as well, so till it ends, no time counts:
+        # the interrupt may still come, and must not find somebody else's code.
+        await ask_optional(router, "interrupt_request", beside="shell", patience=INTERRUPT_TIMEOUT)
+
+    async def _ready(self, router: Router) -> KernelInfo:
+        """Wait until the kernel has answered and every channel carries messages."""
+        transport, replies = router.transport, list[Message]()
+        with anyio.move_on_after(self.options.startup_timeout) as timeout:
+            async with open_task_group() as tasks:
+
+                async def stop_at(event: anyio.Event) -> None:
+                    await event.wait()
+                    tasks.cancel_scope.cancel()
+
+                async def ask_on(channel: str) -> None:
+                    try:
+                        replies.append(await ask(router, "kernel_info_request", {}, channel=channel))
+                    except AnyKernelError as exc:
+                        # A refused connection is reported as mistrust, on whichever channel it is noticed first.
+                        refused = isinstance(exc, ConnectionClosedError)
+                        if router.ending is None and channel == "shell" and not refused:
+                            raise KernelStartError(f"the kernel does not say what it is: {exc}") from exc
+                    else:
+                        answered.set()
+
+                answered = anyio.Event()
+                tasks.start_soon(stop_at, router.ended)
+                tasks.start_soon(stop_at, transport.mistrusted)
+                for channel in self._asked_on:
+                    tasks.start_soon(ask_on, channel)
+                await answered.wait()
+                while not router.iopub_seen.is_set():
+                    with anyio.move_on_after(PROBE_INTERVAL):
+                        await router.iopub_seen.wait()
+                        break
+                    # A kernel that does not greet may have published before our subscription reached it.
+                    await ask(router, "kernel_info_request", {}, channel=replies[0].channel)
+                await transport.connected()
+                tasks.cancel_scope.cancel()
+        if router.ending is not None:
+            raise router.ending(None)
+        if not replies and transport.mistrusted.is_set():
+            raise KernelStartError(
+                "signatures do not match: the key or the encryption is not the kernel's; check the connection information"
+            )
+        if timeout.cancelled_caught:
+            missing = await self._missing(router, answered=bool(replies))
+            raise KernelStartTimeoutError(
+                f"the kernel was not ready within {self.options.startup_timeout} s: {missing}"
+            )
+        try:
+            return read_reply(replies[0].content, KernelInfo)
+        except AnyKernelError as exc:
+            raise KernelStartError(f"the kernel does not say what it is: {exc}") from exc
+
+    async def _missing(self, router: Router, *, answered: bool) -> str:
+        if answered:
+            return "it answers requests, but its output channel stays silent"
+        if await router.transport.beat(0.2):
+            return "it is there, but answers no requests (it is stuck, or the key is not the kernel's)"
+        return "nothing answers at its address"
+
+    async def _heartbeat(self, router: Router) -> None:
+        missed = 0
+        while missed < self.options.heartbeat_misses:
+            if await router.transport.beat(self.options.heartbeat_interval):
+                missed = 0
+                await anyio.sleep(self.options.heartbeat_interval)
+            else:
+                missed += 1
+        seconds = self.options.heartbeat_interval * self.options.heartbeat_misses
+        text = f"the kernel does not answer: no heartbeat for {seconds:g} s"
+        self._end_dead(router, lambda result: KernelDiedError(text, result=result))
+
+    def _end_dead(self, router: Router, ending: Ending) -> None:
+        """The kernel is dead."""
+        self._record_death(router, ending)
+        router.end(ending)
+        self.link.end_messages(ending)
+
+    def _record_death(self, router: Router, ending: Ending) -> None:
+        if self.witness is not None and router.ending is None:
+            self.witness.died(ending(None))

@@ -1,0 +1,41 @@
+"""One request as the router's table has it, and why a connection ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .._protocol import AnyKernelError, ConnectionClosedError, Message, Result
+
+__all__ = ["Ending", "Request", "closed_ending"]
+
+Ending = Callable[[Result | None], AnyKernelError]
+"""Makes the error with which one request ends when its connection does; each gets its own partial result."""
+
+
+def closed_ending(reason: str) -> Ending:
+    """The end of what the client itself has closed."""
+    return lambda result: ConnectionClosedError(reason, result=result)
+
+
+class Request:
+    """One request in the table. Methods named ``on_...`` are called by the router; they neither wait nor raise."""
+
+    __slots__ = ("header",)
+
+    header: dict[str, Any]
+
+    def on_reply(self, message: Message) -> None:
+        """The reply came on shell or control."""
+
+    def on_iopub(self, message: Message) -> None:
+        """Something that this request caused was published."""
+
+    def on_input(self, message: Message) -> None:
+        """The kernel asks for input on behalf of this request."""
+
+    def on_grace_over(self) -> None:
+        """IOPub was silent for so long that the missing half will not come."""
+
+    def on_end(self, ending: Ending) -> None:
+        """The connection ended; the request is no longer in the table."""

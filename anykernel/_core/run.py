@@ -1,0 +1,379 @@
+"""One execution on its way: queued -> sent -> running -> settled.
+
+How this works. A `Dispatcher` keeps runs in a queue on our side, and lets at most ``max_in_flight`` lie in the kernel:
+what is still here can be cancelled without a trace, and neither an error nor an interrupt can abort anybody else's code.
+Everything up to the settling is plain calls from the router, so nothing is half done when a task is cancelled. What
+came is written into a `Record`, which the caller's `Result` shows. (Stopping is `stopping`'s business, the timeout and the
+user's functions are `driving`'s, and what callers hold is `Execution`.)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import anyio
+import anyio.lowlevel
+
+from .._protocol import (
+    END_OF_INPUT,
+    OUTPUT_TYPES,
+    Message,
+    Output,
+    OutputFold,
+    ProtocolError,
+    Record,
+    Result,
+    StdinError,
+    bounded_error,
+    failure_of,
+    parse_output,
+)
+from .context import Context
+from .dispatcher import Dispatcher
+from .handlers import Handlers
+from .options import ExecuteOptions
+from .request import Ending, Request
+from .stopping import stop
+from .streams import ByteBoundedStream
+from .tasks import Signal, run_apart
+
+__all__ = ["Run", "State", "same"]
+
+# What an output takes in memory besides its text or data, in bytes, about.
+_OUTPUT_OVERHEAD = 256
+
+State = Literal["queued", "sent", "running", "settled"]
+
+
+class Run(Request):
+    """One execute request; queued by its dispatcher, settled by what the router hands it."""
+
+    __slots__ = (
+        "_changed", "_check", "_idle", "_interrupts", "_message", "_record", "_replied", "_router", "_settled", "_silent",
+        "_started_time", "_streams", "code_started", "context", "dispatcher", "doomed", "driven", "error", "fold",
+        "handlers", "msg_id", "prompts", "released", "result", "state", "stopping", "timeout", "timeout_scope",
+    )  # fmt: skip
+
+    def __init__(self, context: Context, dispatcher: Dispatcher, message: Message, options: ExecuteOptions) -> None:
+        self.header = message.header
+        self.context = context
+        self.dispatcher = dispatcher
+        self.msg_id: str = message.msg_id
+        self.state: State = "queued"
+        self.fold = OutputFold(context.limits.output_limit)
+        self._record = Record(self.fold)
+        self.result = Result(self.msg_id, self._record)
+        self._router = dispatcher.router
+        self._message: Message | None = message
+        self._silent = options.silent
+        self._check = options.check
+        self.timeout = options.timeout
+        self.prompts = options.stdin is not None
+        self.error: Callable[[], Exception] | None = None
+        """Makes the error that ends the waiting; each waiter raises one of its own."""
+        self.released = False
+        """Whether the waiting for it is over."""
+        self.driven = False
+        """Whether a task without a caller drives it; then it is released when this is done with it."""
+        self._replied = self._idle = False
+        self.code_started = False
+        self.stopping = self.doomed = False
+        # How many interrupts the kernel had been sent when this was.
+        self._interrupts = 0
+        self._started_time: float | None = None
+        # Made when somebody waits for them: the settling (or an error), any change of state.
+        self._settled: Signal | None = None
+        self._changed: Signal | None = None
+        # Those of the driving task: the timeout, and the user's functions.
+        self.timeout_scope: anyio.CancelScope | None = None
+        self.handlers: Handlers | None = None
+        # Weak, so that an iteration that is given up ends. (To iterate over a WeakSet takes 2 us, for each output.)
+        self._streams: tuple[weakref.ref[ByteBoundedStream[Any]], ...] = ()
+        if options.stdin is not None or options.on_output is not None:
+            self.handlers = Handlers(
+                dispatcher.every, self.result, options.stdin, options.on_output, context.limits.output_limit
+            )
+            if options.on_output is not None:
+                self._add_stream(self.handlers.inbox)
+
+    # For those who wait for it.
+
+    async def wait_settled(self) -> None:
+        """Wait until the waiting is over."""
+        if self.released:
+            await anyio.lowlevel.checkpoint()
+            return
+        if self._settled is None:
+            self._settled = Signal()
+        await self._settled.wait()
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something about it has become true."""
+        while not condition():
+            if self._changed is None:
+                self._changed = Signal()
+            await self._changed.wait()
+
+    def outcome(self) -> Result:
+        """The result, or the error that it ended with."""
+        error = self.failure()
+        if error is not None:
+            raise error
+        return self.result
+
+    def failure(self) -> Exception | None:
+        """What `outcome` raises."""
+        if self.error is not None:
+            return self.error()
+        return failure_of(self.result) if self._check else None
+
+    def new_stream(self) -> ByteBoundedStream[Output]:
+        """The outputs so far and from now on."""
+        stream: ByteBoundedStream[Output] = ByteBoundedStream(self.context.limits.output_limit)
+        for output in self.fold.outputs:
+            stream.send_nowait(output, 0)  # kept in any case: the fold is bounded
+        if self.released:
+            stream.end(self.failure())
+        else:
+            self._add_stream(stream)
+        return stream
+
+    def notify_of_changes(self) -> None:
+        """Wake those in `wait_until` when its outputs change, too."""
+        if not self.released:
+            self.fold.on_change = self._notify
+
+    @property
+    def over(self) -> bool:
+        """Whether it is decided how it ends; with an error, the kernel may still be busy with it."""
+        return self.state == "settled" or self.error is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the kernel has ended its code, as far as we know: then it must not be interrupted any more."""
+        return self._replied or self._idle or self.state == "settled"
+
+    # For those who end it.
+
+    async def stop_apart(self) -> None:
+        """Stop it in a task of the kernel's, or take it out of the queue."""
+        if self.dispatcher.discard(self):  # now: it must not be sent any more
+            self._record.reply = {"status": "aborted"}
+            self._settle()
+        if self.state != "settled":
+            await run_apart(self.context.start_soon, self.stop)
+
+    async def stop(self) -> None:
+        """Stop it, and wait for that; to be run in a task of the kernel's."""
+        await stop(self)
+
+    def fail(self, error: Callable[[], Exception]) -> None:
+        """End the waiting for it, though the kernel may still be busy with it."""
+        if self.error is None:
+            self.error = error
+            self._end_driving()
+            self.release()
+
+    def release(self) -> None:
+        """The waiting for it is over."""
+        if self.released:
+            return
+        self.released = True
+        self.fold.on_change = None
+        if self._settled is not None:
+            self._settled.set()
+        self._notify()
+        for stream in self._open_streams():
+            if self.handlers is None or stream is not self.handlers.inbox:
+                stream.end(self.failure())
+
+    # For the dispatcher and the router.
+
+    def send(self, *, allow_stdin: bool) -> None:
+        assert self._message is not None
+        message, self._message = self._message, None
+        message.content["allow_stdin"] = allow_stdin
+        self.state = "sent"
+        self._interrupts = self._router.interrupts_of(self.header)
+        try:
+            self._router.send(self, message)
+        except Exception as exc:  # noqa: BLE001 - also what the content's own methods raise
+            self._settle(same(exc))
+
+    def on_reply(self, message: Message) -> None:
+        if self._replied:
+            self._router.transport.dropped["repeated"] += 1
+            return
+        content = message.content
+        if content.get("status") == "abort":  # bash_kernel's word for it
+            content = {**content, "status": "aborted"}
+        if content.get("status") not in ("ok", "error", "aborted"):
+            raise ProtocolError("an execute_reply without a status")
+        self._replied = True
+        record = self._record
+        record.reply = bounded_error(content, message.size, self.context.limits.output_limit)
+        record.metadata = message.metadata
+        count = message.content.get("execution_count")
+        if isinstance(count, int):
+            record.execution_count = count
+        if self._idle:
+            self._complete()
+        else:
+            self._notify()
+            self._router.half_done(self, idle=False)
+
+    def on_iopub(self, message: Message) -> None:
+        take = self._TAKERS.get(message.header["msg_type"])
+        if take is not None:
+            take(self, message)
+
+    def _take_output(self, message: Message) -> None:
+        output = parse_output(message.header["msg_type"], message.content)
+        self._code_runs()
+        if self.handlers is not None:
+            self.handlers.on_output()
+        self.context.displays.show(output, message.size, self.fold)
+        if self._streams:
+            self._stream(output, message.size)
+
+    def _take_update(self, message: Message) -> None:
+        # The displays themselves are updated by the kernel, for all executions at once.
+        output = parse_output("update_display_data", message.content)
+        self._stream(output, message.size)
+
+    def _stream(self, output: Output, size: int) -> None:
+        for stream in self._open_streams():
+            stream.send_nowait(output, size + _OUTPUT_OVERHEAD)
+            if stream.dropped:
+                self._record.missed = True
+
+    def _open_streams(self) -> list[ByteBoundedStream[Any]]:
+        return [stream for reference in self._streams if (stream := reference()) is not None]
+
+    def _add_stream(self, stream: ByteBoundedStream[Any]) -> None:
+        self._streams = tuple(map(weakref.ref, (*self._open_streams(), stream)))
+
+    def _take_clear(self, message: Message) -> None:
+        self.fold.clear(wait=bool(message.content.get("wait")))
+
+    def _take_capture(self, message: Message) -> None:
+        self.fold.capture(self.msg_id, message.content)
+
+    def _take_input(self, message: Message) -> None:
+        count = message.content.get("execution_count")
+        if isinstance(count, int):
+            self._record.execution_count = count
+        self._code_runs()
+
+    def _take_status(self, message: Message) -> None:
+        state = message.content.get("execution_state")
+        if state == "busy" and self.state == "sent":
+            self.state = "running"
+            self._started_time = time.perf_counter()
+            self._notify()
+            if self._silent:
+                self.dispatcher.started(self)
+            if self.doomed:
+                self.context.start_soon(self.stop)
+        elif state == "idle":
+            self._idle = True
+            self._notify()
+            if self._started_time is not None:
+                self._record.duration = time.perf_counter() - self._started_time
+            if self._replied:
+                self._complete()
+            else:
+                self._router.half_done(self, idle=True, interrupted=self._was_interrupted)
+
+    def on_input(self, message: Message) -> None:
+        if self.over or (self.handlers is not None and self.handlers.left):
+            # Nobody answers any more, and it asks again and again, whatever interrupts it.
+            if not self.dispatcher.others_prompt():
+                self._router.answer(message, END_OF_INPUT)
+            return
+        if self.handlers is not None and self.prompts:
+            self.handlers.on_input(message)
+            return
+        self.dispatcher.every.begging.add(self)
+        self.fail(
+            lambda: StdinError(
+                f"the kernel asks {message.content.get('prompt')!r}, and there is no stdin handler; pass stdin=",
+                result=self.result,
+            )
+        )
+        self.context.start_soon(self.stop)
+
+    def on_grace_over(self) -> None:
+        if not self._replied and self._was_interrupted:
+            # The interrupt hit the kernel where it was about to reply (ipykernel then sends none).
+            self._record.reply = {"status": "error", "ename": "KeyboardInterrupt", "evalue": "interrupted"}
+            self._settle()
+        elif self._replied:
+            self._settle()
+        else:
+            self._settle(lambda: ProtocolError("the kernel finished the code without a reply", result=self.result))
+
+    def on_end(self, ending: Ending) -> None:
+        self._settle(lambda: ending(self.result))
+
+    @property
+    def _was_interrupted(self) -> bool:
+        return self._interrupts != self._router.interrupts_of(self.header)
+
+    def _code_runs(self) -> None:
+        if not self.code_started:
+            self.code_started = True
+            self._notify()
+            self.dispatcher.started(self)
+
+    def _complete(self) -> None:
+        self._record.complete = True
+        self._settle()
+
+    def _settle(self, error: Callable[[], Exception] | None = None) -> None:
+        if self.state == "settled":
+            return
+        self._router.forget(self)
+        self.state = "settled"
+        if error is None:
+            self.context.displays.settled(self.msg_id, self.fold)
+        self._notify()
+        if self.error is None:
+            self.error = error
+        self._end_driving()
+        if not self.driven:
+            self.release()
+        self.dispatcher.settled(self)
+
+    def _end_driving(self) -> None:
+        """It is decided how it ends: no timeout counts any more, and no answer is wanted."""
+        if self.timeout_scope is not None:
+            self.timeout_scope.deadline = math.inf
+        if self.handlers is not None:
+            self.handlers.end()
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+
+    def answer_again(self) -> None:
+        if self.handlers is not None:
+            self.handlers.answer_again()
+
+    _TAKERS: ClassVar[dict[str, Callable[[Run, Message], None]]] = {
+        **dict.fromkeys(OUTPUT_TYPES, _take_output),
+        "update_display_data": _take_update,
+        "clear_output": _take_clear,
+        "comm_msg": _take_capture,
+        "execute_input": _take_input,
+        "status": _take_status,
+    }
+
+
+def same(error: Exception) -> Callable[[], Exception]:
+    """Makes this very error."""
+    return lambda: error

@@ -1,0 +1,22 @@
+"""Kernels on this machine: kernelspecs, connection files, processes, and the owners of kernels.
+
+It may import all that lies below (`anykernel._transports`, `anykernel._core`, `anykernel._protocol`), and knows nothing of
+servers. It is imported when the first kernel is opened. A newcomer begins with ``restartable``, then ``launched`` and
+``process``.
+"""
+
+from .connected import Connected
+from .connection import load_connection
+from .kernelspec import resolve_kernel
+from .launched import Launched
+from .options import LaunchOptions
+from .replayed import Replayed
+
+__all__ = [
+    "Connected",
+    "LaunchOptions",
+    "Launched",
+    "Replayed",
+    "load_connection",
+    "resolve_kernel",
+]

@@ -1,0 +1,160 @@
+"""A kernel on this machine: its process, its connection, and how both are taken down.
+
+Taking down is shielded from cancellation, and each step is bounded: shutdown_request, wait, SIGTERM, wait, SIGKILL to the
+process group, reap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .._core import Connection, Ending, Router, Witness, closed_ending
+from .._protocol import ConnectionClosedError, KernelDiedError, KernelStartError, Message
+from .._transports import DESCRIPTORS, ZmqTransport, ensure_descriptors
+from .connection import new_connection
+from .kernelspec import LaunchSpec
+from .options import LaunchOptions
+from .process import KernelProcess, open_kernel_process
+from .restartable import Restartable
+
+__all__ = ["Launched"]
+
+# Milliseconds between attempts to connect to a kernel that is starting. ZMQ's own 100 would add 50 to each start.
+STARTUP_RECONNECT = 10
+
+
+class Launched(Restartable):
+    """Runs a kernel's processes on this machine."""
+
+    def __init__(
+        self,
+        spec: LaunchSpec,
+        tasks: TaskGroup,
+        options: LaunchOptions,
+        witness: Witness | None = None,
+        *,
+        encrypted: bool,
+    ) -> None:
+        super().__init__(tasks, options, witness, restart_on_death=options.on_death == "restart")
+        self._spec = spec
+        self._launch_options = options
+        self._encrypted = encrypted
+        self._process: KernelProcess | None = None
+
+    @property
+    def pid(self) -> int | None:  # type: ignore[override]
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def returncode(self) -> int | None:  # type: ignore[override]
+        return self._process.returncode if self._process is not None else None
+
+    async def interrupt(self, connection: Connection) -> None:
+        assert self._process is not None
+        if self._spec.interrupt_mode == "message":
+            await self._request_interrupt(connection.router)
+        elif self._process.returncode is None:
+            if self.witness is not None:
+                self.witness.interrupted()
+            # The whole group, as a terminal's Ctrl-C: code may wait for a child that must end first.
+            self._process.signal(signal.SIGINT)
+
+    @asynccontextmanager
+    async def _launch(self) -> AsyncIterator[Connection]:
+        # Before anything is begun, and with those that starting two processes takes.
+        ensure_descriptors(DESCRIPTORS + 24)
+        with _runtime_directory(self._launch_options.transport) as directory, contextlib.ExitStack() as ports:
+            connection_file = directory / "kernel.json"
+            try:
+                held = ports if self._holds_ports else None
+                info = new_connection(self._launch_options.transport, directory, encrypted=self._encrypted, held=held)
+                info.write(connection_file)
+            except OSError as exc:
+                raise KernelStartError(f"cannot prepare the kernel's connection: {exc}") from exc
+            argv, env = self._spec.command(connection_file), self._spec.environment(self._launch_options.env)
+            async with open_kernel_process(argv, cwd=self._launch_options.cwd, env=env, directory=directory) as process:
+                if self.closed:
+                    raise ConnectionClosedError("the kernel was shut down")
+                self._process = process
+                transport = ZmqTransport(info, reconnect_interval=STARTUP_RECONNECT)
+
+                async def watch(router: Router) -> None:
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(process.read_stderr)
+                        await process.wait()
+                        self._end_dead(router, _died(process))
+                        tasks.cancel_scope.cancel()
+
+                try:
+                    async with self._connection(transport, info, watch=watch) as connection:
+                        ports.close()
+                        try:
+                            yield connection
+                        finally:
+                            with anyio.CancelScope(shield=True):
+                                await self._take_down(connection, process)
+                except KernelDiedError as exc:
+                    text = f"the kernel {_how_it_ended(exc.returncode)} before it was ready"
+                    raise KernelStartError(text, returncode=exc.returncode, stderr=exc.stderr) from None
+                except KernelStartError as exc:
+                    raise type(exc)(str(exc), returncode=process.returncode, stderr=process.stderr) from exc
+
+    async def _take_down(self, connection: Connection, process: KernelProcess) -> None:
+        """End a process that was ready: ask it, then make it."""
+        router = connection.router
+        dead = router.ending is not None and isinstance(router.ending(None), KernelDiedError)
+        router.end(closed_ending("the kernel's block has ended"))
+        if dead or process.returncode is not None:
+            process.kill()  # its heart has stopped, or only its children are left
+            return
+        header = router.new_header("shutdown_request")
+        with contextlib.suppress(ConnectionClosedError):  # what cannot be asked is made to end
+            router.transport.send(Message("control", header, content={"restart": self._restarting is not None}))
+        # The kernel ends when its code does, so the code must.
+        interrupt = connection.dispatcher.ended_busy and self._spec.interrupt_mode == "signal"
+        # ipykernel stops its heart last, after all that was registered with `atexit`. Then one of its threads may wait
+        # for another that has ended (one time in three without a history, one in thirty with one in memory).
+        beat = router.transport.beat if connection.kernel_info.implementation == "ipython" else None
+        await process.stop(self.options.shutdown_timeout, interrupt=interrupt, beat=beat)
+
+
+def _died(process: KernelProcess) -> Ending:
+    text = f"the kernel {_how_it_ended(process.returncode)}"
+    returncode, stderr = process.returncode, process.stderr
+    return lambda result: KernelDiedError(text, returncode=returncode, stderr=stderr, result=result)
+
+
+def _how_it_ended(returncode: int | None) -> str:
+    if returncode is None:
+        return "went away"
+    if returncode < 0:
+        try:
+            return f"was killed by {signal.Signals(-returncode).name}"
+        except ValueError:
+            return f"was killed by signal {-returncode}"
+    return f"exited with status {returncode}"
+
+
+@contextmanager
+def _runtime_directory(transport: str) -> Iterator[Path]:
+    """A directory that only this user can enter."""
+    # Addresses of IPC sockets must be short: about 100 bytes for the system, and 31 for xeus kernels.
+    base = "/tmp" if transport == "ipc" else None  # noqa: S108
+    try:
+        directory = Path(tempfile.mkdtemp(prefix="anyk-", dir=base))
+    except OSError as exc:
+        raise KernelStartError(f"cannot make a directory for the kernel: {exc}") from exc
+    try:
+        yield directory
+    finally:
+        # The kernel may remove files of its own at the same time.
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,116 @@
+"""What the Jupyter protocol says, as data and pure functions.
+
+Messages and their wire format, outputs and what they add up to, results, replies, values, and the errors. It may import
+the standard library and msgspec, and neither does I/O nor knows of anyio or of time. (The one exception is public:
+`ConnectionInfo.write`.) A newcomer begins with ``messages``, then ``outputs``, ``fold`` and ``result``.
+"""
+
+from .arguments import as_buffers, as_dict, check_code, is_duration
+from .connection import ConnectionInfo
+from .displays import Displays
+from .ends import ConnectionClosedError, KernelDiedError, KernelRestartedError, ReplayError, StdinError
+from .errors import (
+    AnyKernelError,
+    ArgumentError,
+    CommClosedError,
+    DebugError,
+    KernelSpecError,
+    KernelStartError,
+    KernelStartTimeoutError,
+    ProtocolError,
+    UnsupportedError,
+)
+from .fold import OutputFold, bounded_error
+from .images import Image
+from .messages import END_OF_INPUT, Message, is_idle
+from .outputs import OUTPUT_TYPES, DisplayData, ErrorOutput, ExecuteResult, Output, Stream, parse_output
+from .replies import (
+    CommInfoReply,
+    CompleteReply,
+    DebugReply,
+    HistoryReply,
+    InspectReply,
+    IsCompleteReply,
+    KernelInfo,
+    UsageReply,
+    read_reply,
+)
+from .result import (
+    ExecutionAbortedError,
+    ExecutionError,
+    ExecutionTimeoutError,
+    Record,
+    Result,
+    error_of,
+    failure_of,
+    timeout_error,
+)
+from .source import SEPARATOR, served_source
+from .values import MAIL, CannotTravelError, decode, describe, encode
+from .wire import BadMessageError, Codec, Frame, encode_buffers, encode_parts, loads
+
+__all__ = [
+    "END_OF_INPUT",
+    "MAIL",
+    "OUTPUT_TYPES",
+    "SEPARATOR",
+    "AnyKernelError",
+    "ArgumentError",
+    "BadMessageError",
+    "CannotTravelError",
+    "Codec",
+    "CommClosedError",
+    "CommInfoReply",
+    "CompleteReply",
+    "ConnectionClosedError",
+    "ConnectionInfo",
+    "DebugError",
+    "DebugReply",
+    "DisplayData",
+    "Displays",
+    "ErrorOutput",
+    "ExecuteResult",
+    "ExecutionAbortedError",
+    "ExecutionError",
+    "ExecutionTimeoutError",
+    "Frame",
+    "HistoryReply",
+    "Image",
+    "InspectReply",
+    "IsCompleteReply",
+    "KernelDiedError",
+    "KernelInfo",
+    "KernelRestartedError",
+    "KernelSpecError",
+    "KernelStartError",
+    "KernelStartTimeoutError",
+    "Message",
+    "Output",
+    "OutputFold",
+    "ProtocolError",
+    "Record",
+    "ReplayError",
+    "Result",
+    "StdinError",
+    "Stream",
+    "UnsupportedError",
+    "UsageReply",
+    "as_buffers",
+    "as_dict",
+    "bounded_error",
+    "check_code",
+    "decode",
+    "describe",
+    "encode",
+    "encode_buffers",
+    "encode_parts",
+    "error_of",
+    "failure_of",
+    "is_duration",
+    "is_idle",
+    "loads",
+    "parse_output",
+    "read_reply",
+    "served_source",
+    "timeout_error",
+]

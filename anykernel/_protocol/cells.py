@@ -1,0 +1,49 @@
+"""Outputs as the code cell of a notebook keeps them (nbformat 4). No I/O."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from .outputs import ErrorOutput, ExecuteResult, Output, Stream
+
+__all__ = ["to_nbformat"]
+
+
+def to_nbformat(output: Output) -> dict[str, Any]:
+    if isinstance(output, Stream):
+        return {"output_type": "stream", "name": _valid(output.name), "text": _valid(output.text)}
+    if isinstance(output, ErrorOutput):
+        return {
+            "output_type": "error",
+            "ename": _valid(output.ename),
+            "evalue": _valid(output.evalue),
+            "traceback": [_valid(line) for line in output.traceback],
+        }
+    bundle = {
+        # Only JSON types may hold anything but text; what breaks that is written as its JSON.
+        _valid(mime): _valid_json(value)
+        if isinstance(value, str) or re.fullmatch(r"application/(.*\+)?json", mime)
+        else json.dumps(value)
+        for mime, value in output.data.items()
+    }
+    fields: dict[str, Any] = {"data": bundle, "metadata": _valid_json(output.metadata)}
+    if isinstance(output, ExecuteResult):
+        return {"output_type": "execute_result", "execution_count": output.execution_count, **fields}
+    return {"output_type": "display_data", **fields}
+
+
+def _valid_json(value: Any) -> Any:
+    if isinstance(value, str):
+        return _valid(value)
+    if isinstance(value, list):
+        return [_valid_json(item) for item in value]
+    if isinstance(value, dict):
+        return {_valid(key): _valid_json(item) for key, item in value.items()}
+    return value
+
+
+def _valid(text: str) -> str:
+    """The text without lone surrogates, which cannot be written to a file as UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -1,0 +1,120 @@
+"""The outputs of an execution, typed. No I/O."""
+
+from typing import Any
+
+import msgspec
+
+from .errors import ProtocolError
+
+__all__ = [
+    "OUTPUT_TYPES",
+    "DisplayData",
+    "ErrorOutput",
+    "ExecuteResult",
+    "Output",
+    "Stream",
+    "error_output",
+    "parse_output",
+]
+
+
+class Stream(msgspec.Struct, frozen=True, gc=False):
+    """Text written to stdout or stderr."""
+
+    name: str
+    """``"stdout"`` or ``"stderr"``."""
+    text: str
+
+
+class DisplayData(msgspec.Struct, frozen=True):
+    """Something displayed: one object in several MIME types."""
+
+    data: dict[str, Any]
+    metadata: dict[str, Any] = {}
+    display_id: str | None = None
+    """The id under which a later ``update_display_data`` changes this output."""
+
+    @property
+    def text(self) -> str:
+        """As text: its ``text/plain``, or what comes nearest."""
+        return _bundle_text(self.data)
+
+
+class ExecuteResult(msgspec.Struct, frozen=True):
+    """The value of the code's last expression, in several MIME types."""
+
+    data: dict[str, Any]
+    metadata: dict[str, Any] = {}
+    execution_count: int | None = None
+    display_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """As text: its ``text/plain``, or what comes nearest."""
+        return _bundle_text(self.data)
+
+
+class ErrorOutput(msgspec.Struct, frozen=True):
+    """An exception that ended the code."""
+
+    ename: str
+    evalue: str
+    traceback: list[str]
+    """Lines for a terminal, mostly with ANSI colours."""
+
+    @property
+    def text(self) -> str:
+        """The traceback, or name and value where the kernel gives none."""
+        return "\n".join(self.traceback) or f"{self.ename}: {self.evalue}"
+
+
+def _bundle_text(data: dict[str, Any]) -> str:
+    for mime in ("text/plain", "text/markdown", "text/html"):
+        if isinstance(text := data.get(mime), str):
+            return text
+    return "".join(f"<{mime}>" for mime in data)
+
+
+Output = Stream | DisplayData | ExecuteResult | ErrorOutput
+
+OUTPUT_TYPES = frozenset({"stream", "display_data", "execute_result", "error"})
+"""The types of the messages that `parse_output` makes new outputs of."""
+
+
+def error_output(content: dict[str, Any]) -> ErrorOutput:
+    """The exception that the content of an ``error`` message, or of a reply, tells; some kernels leave out any of its fields."""
+    traceback = content.get("traceback")
+    return ErrorOutput(
+        str(content.get("ename", "Error")),
+        str(content.get("evalue", "")),
+        [str(line) for line in traceback] if isinstance(traceback, list) else [],
+    )
+
+
+def parse_output(msg_type: str, content: dict[str, Any]) -> Output:
+    """Make the typed output of an IOPub message's content.
+
+    Raises:
+        ProtocolError: the content does not have the shape the protocol gives it.
+    """
+    if msg_type == "stream":
+        name, text = content.get("name", "stdout"), content.get("text")
+        if not (isinstance(text, str) and isinstance(name, str)):
+            raise ProtocolError("a stream message without text")
+        return Stream(name, text)
+    if msg_type == "error":
+        return error_output(content)
+    data, metadata = content.get("data"), content.get("metadata")
+    if not isinstance(data, dict):
+        raise ProtocolError(f"a {msg_type} message without data")
+    if not isinstance(metadata, dict):
+        metadata = {}
+    # `transient` may be None (seen with several kernels).
+    transient = content.get("transient")
+    display_id = transient.get("display_id") if isinstance(transient, dict) else None
+    if not isinstance(display_id, str):
+        display_id = None
+    if msg_type == "execute_result":
+        count = content.get("execution_count")
+        return ExecuteResult(data, metadata, count if type(count) is int and count >= 0 else None, display_id)
+    return DisplayData(data, metadata, display_id)

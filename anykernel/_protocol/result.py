@@ -1,0 +1,269 @@
+"""`Result`: the caller's view of one execution's outputs and reply, as text, images, errors or a notebook's outputs.
+
+And the errors that carry one. No I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from .cells import to_nbformat
+from .errors import ResultCarryingError
+from .fold import OutputFold
+from .images import Image, image_of
+from .outputs import DisplayData, ErrorOutput, ExecuteResult, Output, Stream, error_output
+from .text import terminal_text
+
+__all__ = [
+    "ExecutionAbortedError",
+    "ExecutionError",
+    "ExecutionTimeoutError",
+    "Record",
+    "Result",
+    "error_of",
+    "failure_of",
+    "timeout_error",
+]
+
+
+class Record:
+    """What has come of one execution: the execution writes it, its `Result` shows it."""
+
+    __slots__ = ("complete", "duration", "execution_count", "fold", "metadata", "missed", "reply")
+
+    def __init__(self, fold: OutputFold) -> None:
+        self.fold = fold
+        self.reply: dict[str, Any] = {}
+        """The content of the reply."""
+        self.metadata: dict[str, Any] = {}
+        self.execution_count: int | None = None
+        self.complete = False
+        self.missed = False
+        """Whether a consumer of the outputs was too slow."""
+        self.duration: float | None = None
+
+
+class Result:
+    """What one execution gave: complete once it has settled, partial before and in errors.
+
+    ``outputs`` may still change after that: a display that another cell updates changes where it is shown.
+    """
+
+    __slots__ = {
+        "_record": None,
+        "msg_id": "Id of the request, which is the ``parent_header.msg_id`` of all its messages.",
+    }
+
+    def __init__(self, msg_id: str, record: Record) -> None:
+        self.msg_id = msg_id
+        self._record = record
+
+    @property
+    def complete(self) -> bool:
+        """Whether both the reply and the end of the output (idle) have come."""
+        return self._record.complete
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from the kernel's busy to its idle, as seen here; None while it runs or if it never ran."""
+        return self._record.duration
+
+    @property
+    def execution_count(self) -> int | None:
+        """The kernel's number for it, as in ``In [1]``; None for silent code, and before it runs."""
+        return self._record.execution_count
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The reply's metadata."""
+        return self._record.metadata
+
+    @property
+    def status(self) -> Literal["ok", "error", "aborted"] | None:
+        """The reply's status; None while there is no reply."""
+        status = self._record.reply.get("status")
+        return status if status in ("ok", "error", "aborted") else None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the code ran to its end without an exception."""
+        return self.status == "ok"
+
+    @property
+    def outputs(self) -> list[Output]:
+        """The outputs in order, as a notebook would show them; what `Output` widgets captured stands among them."""
+        return self._record.fold.outputs.copy()
+
+    @property
+    def truncated(self) -> bool:
+        """Whether ``output_limit`` dropped output: from the middle, or for a consumer that was too slow."""
+        return self._record.fold.dropped > 0 or self._record.missed
+
+    @property
+    def stdout(self) -> str:
+        """All text written to stdout."""
+        return "".join(o.text for o in self._record.fold.outputs if isinstance(o, Stream) and o.name == "stdout")
+
+    @property
+    def stderr(self) -> str:
+        """All text written to stderr."""
+        return "".join(o.text for o in self._record.fold.outputs if isinstance(o, Stream) and o.name == "stderr")
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The MIME bundle of the last expression's value; empty where there is none."""
+        for output in reversed(self._record.fold.outputs):
+            if isinstance(output, ExecuteResult):
+                return output.data
+        return {}
+
+    @property
+    def images(self) -> list[Image]:
+        """The images among displays and result, decoded: PNG, JPEG, GIF, WebP or (as UTF-8) SVG, one for each output.
+
+        They are bytes, with their ``mime`` type.
+        """
+        return [
+            image
+            for output in self._record.fold.outputs
+            if isinstance(output, DisplayData | ExecuteResult) and (image := image_of(output.data)) is not None
+        ]
+
+    @property
+    def error(self) -> ErrorOutput | None:
+        """The exception that ended the code, if one did."""
+        if self.status == "error":
+            return error_output(self._record.reply)
+        for output in reversed(self._record.fold.outputs):
+            if isinstance(output, ErrorOutput):
+                return output
+        return None
+
+    @property
+    def user_expressions(self) -> dict[str, Any]:
+        """The reply's user expressions: a MIME bundle or an error each, as the protocol gives them."""
+        expressions = self._record.reply.get("user_expressions")
+        return expressions if isinstance(expressions, dict) else {}
+
+    @property
+    def payload(self) -> list[dict[str, Any]]:
+        """The reply's payloads, such as ``{"source": "ask_exit"}`` after ``exit()``; an old protocol feature."""
+        payload = self._record.reply.get("payload")
+        return payload if isinstance(payload, list) else []
+
+    @property
+    def text(self) -> str:
+        """What a person or a language model would read: all output in order, without ANSI sequences."""
+        parts: list[str] = []
+        for index, output in enumerate((*self._record.fold.outputs, None)):
+            # Each starts on a line of its own, the two streams too, as in a notebook: which of their texts comes
+            # first is up to the kernel's buffers.
+            part = "" if output is None else terminal_text(output.text)
+            cut = index == self._record.fold.gap
+            if (part or cut) and parts and not parts[-1].endswith("\n"):
+                parts.append("\n")
+            if cut:
+                parts.append(self._left_out)
+            if part:
+                parts.append(part)
+        # No text has a form for lone surrogates; what is read here goes on to files and other services.
+        return "".join(parts).encode("utf-8", "replace").decode()
+
+    def raise_for_error(self) -> Result:
+        """Return this result if the code ran to its end.
+
+        Raises:
+            ExecutionError: the code raised.
+            ExecutionAbortedError: the code never ran.
+        """
+        failure = failure_of(self)
+        if failure is not None:
+            raise failure
+        return self
+
+    def to_nbformat(self) -> list[dict[str, Any]]:
+        """The outputs as the ``outputs`` of a notebook's code cell (nbformat 4).
+
+        Plain dicts: ``nbformat.from_dict`` makes a whole notebook's nodes of them. Where the limit dropped outputs, there
+        is one on stderr that says so.
+        """
+        outputs = [to_nbformat(output) for output in self._record.fold.outputs]
+        if self._record.fold.gap is not None:
+            outputs.insert(self._record.fold.gap, to_nbformat(Stream("stderr", self._left_out)))
+        return outputs
+
+    @property
+    def _left_out(self) -> str:
+        return f"[... {self._record.fold.dropped} bytes of output left out ...]\n"
+
+    def __repr__(self) -> str:
+        # Only the beginning is made into text: there may be much of it.
+        shown = terminal_text("".join(output.text[:200] for output in self.outputs[:5]))
+        if len(shown) > 60:
+            shown = shown[:57] + "..."
+        return f"<Result {self.status or 'partial'} [{self.execution_count}] {shown!r}>"
+
+
+class ExecutionError(ResultCarryingError):
+    """Raised for code that raised, by ``check=True`` and `Result.raise_for_error`."""
+
+    result: Result | None
+
+    def __init__(self, ename: str, evalue: str, traceback: list[str], *, result: Result | None = None) -> None:
+        super().__init__(f"{ename}: {evalue}", result=result)
+        self.ename = ename
+        self.evalue = evalue
+        self.traceback = traceback
+
+
+class ExecutionTimeoutError(ResultCarryingError, TimeoutError):
+    """Raised when an execution outlives its ``timeout``.
+
+    It was interrupted if it was running, and never runs if it was not.
+    """
+
+    result: Result
+    """What it had put out until then."""
+
+    def __init__(self, message: str, *, result: Result, settled: bool) -> None:
+        super().__init__(message, result=result)
+        self.settled = settled
+        """Whether the kernel is free again. False: the code ignored the interrupts and runs on."""
+
+
+class ExecutionAbortedError(ResultCarryingError):
+    """Raised for code that never ran, by ``check=True`` and `Result.raise_for_error`."""
+
+    result: Result | None
+
+
+def error_of(content: dict[str, Any], result: Result | None = None) -> ExecutionError:
+    """The error that a reply with status ``"error"`` tells."""
+    error = error_output(content)
+    return ExecutionError(error.ename, error.evalue, error.traceback, result=result)
+
+
+def failure_of(result: Result) -> ExecutionError | ExecutionAbortedError | None:
+    """What `Result.raise_for_error` raises."""
+    if result.status == "error":
+        error = result.error
+        assert error is not None
+        return ExecutionError(error.ename, error.evalue, error.traceback, result=result)
+    if result.status == "aborted":
+        text = "the code never ran: it was aborted, or cancelled while it was queued"
+        return ExecutionAbortedError(text, result=result)
+    return None
+
+
+def timeout_error(result: Result, timeout: float, interrupt_timeout: float, state: str) -> ExecutionTimeoutError:
+    """The error of an execution that has outlived its timeout and is in this state now."""
+    text = f"the code did not finish within {timeout} s"
+    if result.status == "aborted":
+        text += "; it was still queued and never runs"
+    elif state == "settled":
+        text += "; it was interrupted"
+    elif state == "sent":
+        text += "; the kernel has not begun with it, and it is interrupted as soon as it does"
+    else:
+        text += f"; it ignored interrupts for {interrupt_timeout} s and runs on: restart() or leaving the block ends it"
+    return ExecutionTimeoutError(text, result=result, settled=state == "settled")
