@@ -18,19 +18,19 @@ from .router import Router
 from .streams import ByteBoundedStream
 from .subshell import Subshell
 from .tasks import Signal, open_task_group, running_asyncio_loop
-from .transport import Deliver, Transport
+from .transport import Receiver, Transport
 
 __all__ = [
     "ByteBoundedStream",
     "Comm",
     "Connection",
-    "Deliver",
     "Ending",
     "Execution",
     "Kernel",
     "OnOutput",
     "OpenOptions",
     "Owner",
+    "Receiver",
     "Router",
     "Signal",
     "StdinHandler",

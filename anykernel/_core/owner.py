@@ -135,7 +135,7 @@ class Owner(Lifecycle):
                 if self.closed:  # while this began
                     router.end(closed_ending("the kernel was shut down"))
                 for channel in transport.channels:
-                    tasks.start_soon(transport.read, channel, router.deliver)
+                    tasks.start_soon(transport.read, channel, router)
                 tasks.start_soon(router.watch)
                 tasks.start_soon(watch, router)
                 kernel_info = await self._ready(router)

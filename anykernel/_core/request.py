@@ -34,6 +34,9 @@ class Request:
     def on_input(self, message: Message) -> None:
         """The kernel asks for input on behalf of this request."""
 
+    def on_missed(self, reason: str) -> None:
+        """Some of what this request caused may not have arrived."""
+
     def on_grace_over(self) -> None:
         """IOPub was silent for so long that the missing half will not come."""
 

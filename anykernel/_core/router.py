@@ -75,7 +75,9 @@ class Router:
         self._requests: dict[str, Request] = {}
         # Since when (time.monotonic), for how long at least, and whether others' messages on IOPub make it longer.
         self._half_done: dict[Request, tuple[float, float, bool]] = {}
-        self._half_done_added = Signal()
+        self._half_done_changed = Signal()
+        # Since when the kernel is out of reach (time.monotonic); None while it is in reach.
+        self._lost_time: float | None = None
         self._iopub_time = 0.0
         self._count = 0
 
@@ -146,7 +148,7 @@ class Router:
     def half_done(self, request: Request, *, idle: bool, interrupted: bool = False) -> None:
         """Watch a request of which only the reply, or only (``idle``) the end of its output has come."""
         self._half_done[request] = (time.monotonic(), INTERRUPTED_GRACE if interrupted else GRACE, not idle)
-        self._half_done_added.set()
+        self._half_done_changed.set()
 
     def deliver(self, message: Message) -> None:
         """Hand a received message to whom it belongs to."""
@@ -185,6 +187,27 @@ class Router:
             self.transport.dropped["error"] += 1
             logger.exception("could not deliver %s on %s", message.msg_type, message.channel)
 
+    def lost(self) -> None:
+        """The kernel is out of reach: the time of half-done requests stands still."""
+        if self._lost_time is None:
+            self._lost_time = time.monotonic()
+
+    def found(self) -> None:
+        """The kernel is in reach again: time goes on where it stood."""
+        if self._lost_time is not None:
+            away, self._lost_time = time.monotonic() - self._lost_time, None
+            self._iopub_time += away
+            self._half_done = {
+                r: (since + away, grace, silence) for r, (since, grace, silence) in self._half_done.items()
+            }
+            self._half_done_changed.set()
+
+    def missed(self, msg_id: str | None, reason: str) -> None:
+        """Output of a request, or of any, may not have arrived."""
+        for request in list(self._requests.values()):
+            if msg_id in (None, request.header["msg_id"]):
+                request.on_missed(reason)
+
     def _drop(self, reason: str, message: Message, exc: Exception | None = None) -> None:
         self.transport.dropped[reason] += 1
         logger.debug("dropped %s on %s: bad %s (%s)", message.msg_type, message.channel, reason, exc)
@@ -213,9 +236,9 @@ class Router:
     async def watch(self) -> None:
         """Tell half-done requests when their time is over, until cancelled."""
         while True:
-            if not self._half_done:
-                await self._half_done_added.wait()
-            while self._half_done:
+            if not self._half_done or self._lost_time is not None:
+                await self._half_done_changed.wait()
+            while self._half_done and self._lost_time is None:
                 due = {
                     request: min(max(since, self._iopub_time) + grace, since + PATIENCE) if silence else since + grace
                     for request, (since, grace, silence) in self._half_done.items()

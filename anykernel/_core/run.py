@@ -307,12 +307,16 @@ class Run(Request):
         )
         self.context.start_soon(self.stop)
 
+    def on_missed(self, reason: str) -> None:
+        self._record.incomplete_reason = reason
+
     def on_grace_over(self) -> None:
         if not self._replied and self._was_interrupted:
             # The interrupt hit the kernel where it was about to reply (ipykernel then sends none).
             self._record.reply = {"status": "error", "ename": "KeyboardInterrupt", "evalue": "interrupted"}
             self._settle()
         elif self._replied:
+            self._record.incomplete_reason = "the kernel replied, and did not say that it was done"
             self._settle()
         else:
             self._settle(lambda: ProtocolError("the kernel finished the code without a reply", result=self.result))
@@ -331,7 +335,7 @@ class Run(Request):
             self.dispatcher.started(self)
 
     def _complete(self) -> None:
-        self._record.complete = True
+        self._record.complete = self._record.incomplete_reason is None
         self._settle()
 
     def _settle(self, error: Callable[[], Exception] | None = None) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
+from anyio.abc import ObjectReceiveStream
+from anyio.streams.memory import MemoryObjectStreamStatistics
 
 from .tasks import Signal
 
@@ -18,11 +21,12 @@ MESSAGE_OVERHEAD = 2048
 T = TypeVar("T")
 
 
-class ByteBoundedStream(Generic[T]):
-    """Items for one consumer, in order; iterate over it, or call `receive`.
+class ByteBoundedStream(ObjectReceiveStream[T]):
+    """Items for one consumer, in order: an `anyio.abc.ObjectReceiveStream`, so iterate over it, or call `receive`.
 
-    Its producer is a reader, which never waits for consumers. So when a consumer lets more than ``limit`` bytes
-    pile up, the oldest items are dropped, and ``dropped`` counts them.
+    It is not one of anyio's memory object streams because its producer is a reader, which never waits for consumers, and
+    because what is to be bounded is memory: bytes, where theirs count items. So when a consumer lets more than ``limit``
+    bytes pile up, the oldest items are dropped, and ``dropped`` counts them.
     """
 
     def __init__(self, limit: int) -> None:
@@ -32,13 +36,15 @@ class ByteBoundedStream(Generic[T]):
         self._items: deque[tuple[T, int]] = deque()
         self._size = 0
         self._received = 0
-        self._closed = False
+        self._ended = False
         self._error: Exception | None = None
+        self._closed = False
+        self._waiting = 0
         self._changed = Signal()
 
     def send_nowait(self, item: T, size: int) -> None:
         """Append one item of ``size`` bytes; one of 0 bytes is never dropped, nor is the last."""
-        if self._closed:
+        if self._ended:
             return
         self._items.append((item, size))
         self._size += size
@@ -55,8 +61,8 @@ class ByteBoundedStream(Generic[T]):
 
     def end(self, error: Exception | None = None) -> None:
         """No more items will come: what is there is still received, then ``error`` or the end of the stream."""
-        if not self._closed:
-            self._closed = True
+        if not self._ended:
+            self._ended = True
             self._error = error
             self._changed.set()
 
@@ -66,33 +72,52 @@ class ByteBoundedStream(Generic[T]):
         self._size = 0
         self.end()
 
+    async def aclose(self) -> None:
+        """Close it for whoever receives: what is there is forgotten, and `receive` raises `anyio.ClosedResourceError`.
+
+        The streams of this package close by themselves at the end of the block that gave them.
+        """
+        self._closed = True
+        self.close()
+        self._changed.set()
+        await anyio.lowlevel.checkpoint()
+
+    def statistics(self) -> MemoryObjectStreamStatistics:
+        """What anyio's memory object streams tell; ``max_buffer_size`` is infinite, as items are not what is bounded."""
+        return MemoryObjectStreamStatistics(
+            current_buffer_used=len(self._items),
+            max_buffer_size=math.inf,
+            open_send_streams=int(not self._ended),
+            open_receive_streams=int(not self._closed),
+            tasks_waiting_send=0,
+            tasks_waiting_receive=self._waiting,
+        )
+
     async def receive(self) -> T:
         """Wait for the next item.
 
         Raises:
             anyio.EndOfStream: no more will come.
+            anyio.ClosedResourceError: it was closed by `aclose`.
             AnyKernelError: the error that ended it.
         """
         self._received += 1
         if not self._received % 64:
             await anyio.lowlevel.checkpoint()  # for the other tasks, where there is much to receive
-        elif self._items or self._closed:  # where it waits, that is a checkpoint
+        elif self._items or self._ended:  # where it waits, that is a checkpoint
             await anyio.lowlevel.checkpoint_if_cancelled()
         while not self._items:
-            if self._closed:
+            if self._ended:
+                if self._closed:
+                    raise anyio.ClosedResourceError
                 if self._error is not None:
                     raise self._error
                 raise anyio.EndOfStream
-            await self._changed.wait()
+            self._waiting += 1
+            try:
+                await self._changed.wait()
+            finally:
+                self._waiting -= 1
         item, size = self._items.popleft()
         self._size -= size
         return item
-
-    def __aiter__(self) -> ByteBoundedStream[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        try:
-            return await self.receive()
-        except anyio.EndOfStream:
-            raise StopAsyncIteration from None

@@ -1,22 +1,40 @@
-"""What a transport promises.
+"""What a transport promises, and what it may expect of whoever takes what it receives.
 
-A transport carries the messages of one connection. It is made per kernel process and never reconnects: what
-was sent to one process can then never reach the next.
+A transport carries the messages of one connection to one kernel process. It may lose that process and find it again (over
+a network), and it never reaches another: what was sent to one process can then never be run by the next.
+
+Sending is synchronous for every transport. Over ZMQ one multipart send is one call. One that writes to a byte stream
+queues what it is handed, encoded, and writes it in a task of its own, the only one that writes: that is its send lock, and
+a caller that is cancelled never leaves half a message behind.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Protocol
 
 import anyio
 
 from .._protocol import Message
+from .request import Ending
 
-__all__ = ["Deliver", "Transport"]
+__all__ = ["Receiver", "Transport"]
 
-Deliver = Callable[[Message], None]
+
+class Receiver(Protocol):
+    """Takes what a transport receives, and how it fares; none of this waits or raises."""
+
+    def deliver(self, message: Message) -> None:
+        """A message came."""
+
+    def lost(self) -> None:
+        """The kernel is out of reach, perhaps for a while: nothing is to be concluded from its silence."""
+
+    def found(self) -> None:
+        """It is in reach again."""
+
+    def missed(self, msg_id: str | None, reason: str) -> None:
+        """Output that a request (or, with None, any request) caused may not have arrived, for this reason."""
 
 
 class Transport(Protocol):
@@ -37,12 +55,12 @@ class Transport(Protocol):
         Being synchronous makes a request either registered and sent, or neither, whatever is cancelled.
 
         Raises:
-            ArgumentError: the content has no JSON form, or a buffer is none.
+            ArgumentError: the content has no JSON form, a buffer is none, or it is larger than the other end takes.
             ConnectionClosedError: the transport is closed.
         """
 
-    async def read(self, channel: str, deliver: Deliver) -> None:
-        """Call ``deliver`` for each message of a channel, in order, until cancelled.
+    async def read(self, channel: str, receiver: Receiver) -> None:
+        """Deliver each message of a channel, in order, until cancelled.
 
         Never raises for what the peer sent.
         """
@@ -50,11 +68,13 @@ class Transport(Protocol):
     async def connected(self) -> None:
         """Wait until all channels can carry messages both ways."""
 
-    async def disconnected(self) -> None:
-        """Wait until the kernel's end goes away after it was there."""
+    async def disconnected(self) -> Ending | None:
+        """Wait until the kernel's end goes away for good after it was there; why, where the transport knows."""
+        ...
 
     async def beat(self, timeout: float) -> bool:
         """Send one heartbeat and wait up to ``timeout`` seconds for its echo; whether it came."""
+        ...
 
     def close(self) -> None:
         """Let go of everything; no `read` may be running any more."""

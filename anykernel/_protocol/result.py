@@ -29,7 +29,7 @@ __all__ = [
 class Record:
     """What has come of one execution: the execution writes it, its `Result` shows it."""
 
-    __slots__ = ("complete", "duration", "execution_count", "fold", "metadata", "missed", "reply")
+    __slots__ = ("complete", "duration", "execution_count", "fold", "incomplete_reason", "metadata", "missed", "reply")
 
     def __init__(self, fold: OutputFold) -> None:
         self.fold = fold
@@ -38,6 +38,7 @@ class Record:
         self.metadata: dict[str, Any] = {}
         self.execution_count: int | None = None
         self.complete = False
+        self.incomplete_reason: str | None = None
         self.missed = False
         """Whether a consumer of the outputs was too slow."""
         self.duration: float | None = None
@@ -60,8 +61,13 @@ class Result:
 
     @property
     def complete(self) -> bool:
-        """Whether both the reply and the end of the output (idle) have come."""
+        """Whether all of it is here: the reply, the end of the output (idle), and no output may have been missed."""
         return self._record.complete
+
+    @property
+    def incomplete_reason(self) -> str | None:
+        """Why `complete` is False, though it has settled; None where it is True, or where an error tells the reason."""
+        return self._record.incomplete_reason
 
     @property
     def duration(self) -> float | None:

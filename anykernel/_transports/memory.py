@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from .._core import Deliver
+from .._core import Receiver
 from .._protocol import ConnectionClosedError, Message, encode_buffers, encode_parts
 
 __all__ = ["MemoryTransport"]
@@ -27,6 +27,8 @@ class MemoryTransport:
         self.mistrusted = anyio.Event()
         self.gone = anyio.Event()
         """To be set when the kernel's end goes away."""
+        self.receiver: Receiver
+        """Who reads; the peer may tell it that the kernel is lost and found."""
         self._closed = False
         self._to_kernel, self._sent = anyio.create_memory_object_stream[Message](math.inf)
         self._streams = {channel: anyio.create_memory_object_stream[Message](math.inf) for channel in self.channels}
@@ -37,9 +39,10 @@ class MemoryTransport:
         encode_parts(message), encode_buffers(message)  # for what they refuse
         self._to_kernel.send_nowait(message)
 
-    async def read(self, channel: str, deliver: Deliver) -> None:
+    async def read(self, channel: str, receiver: Receiver) -> None:
+        self.receiver = receiver
         async for message in self._streams[channel][1]:
-            deliver(message)
+            receiver.deliver(message)
 
     async def connected(self) -> None:
         await anyio.lowlevel.checkpoint()

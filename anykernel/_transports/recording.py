@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from .._core import Deliver, Transport
+from .._core import Receiver, Transport
 from .._protocol import (
     AnyKernelError,
     ArgumentError,
@@ -220,12 +220,23 @@ class RecordingTransport:
         self._recorder.sent(message)  # first: sending may receive the answer
         self._transport.send(message)
 
-    async def read(self, channel: str, deliver: Deliver) -> None:
-        def record(message: Message) -> None:
-            self._recorder.received(message)
-            deliver(message)
+    async def read(self, channel: str, receiver: Receiver) -> None:
+        await self._transport.read(channel, _Recording(receiver, self._recorder))
 
-        await self._transport.read(channel, record)
+
+class _Recording:
+    """Records what is received, and hands it on."""
+
+    def __init__(self, receiver: Receiver, recorder: Recorder) -> None:
+        self._receiver = receiver
+        self._recorder = recorder
+        self.lost = receiver.lost
+        self.found = receiver.found
+        self.missed = receiver.missed
+
+    def deliver(self, message: Message) -> None:
+        self._recorder.received(message)
+        self._receiver.deliver(message)
 
 
 @contextmanager

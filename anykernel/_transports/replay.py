@@ -30,7 +30,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from .._core import Deliver, Signal
+from .._core import Receiver, Signal
 from .._protocol import ConnectionClosedError, Message, ReplayError, encode_buffers, encode_parts, loads
 from .recording import Line
 from .script import Script, Session, Step, mail_of, request_key
@@ -139,7 +139,7 @@ class ReplayTransport:
             script.interrupted(subshell)
         self._wake.set()
 
-    async def read(self, channel: str, deliver: Deliver) -> None:  # noqa: ARG002
+    async def read(self, channel: str, receiver: Receiver) -> None:  # noqa: ARG002
         while True:
             step = self._next_step()
             if step is not None and step.line is not None:
@@ -147,7 +147,7 @@ class ReplayTransport:
                     self.last = step.line
                     self.ended.set()
                     await anyio.sleep_forever()
-                deliver(self._message(step.line))
+                receiver.deliver(self._message(step.line))
                 # So that the client may act between any two messages, and none is ever early.
                 await anyio.lowlevel.checkpoint()
                 continue

@@ -31,7 +31,7 @@ import anyio.lowlevel
 import zmq
 import zmq.backend
 
-from .._core import Deliver, running_asyncio_loop
+from .._core import Receiver, running_asyncio_loop
 from .._protocol import (
     BadMessageError,
     Codec,
@@ -305,8 +305,8 @@ class ZmqTransport:
     def send(self, message: Message) -> None:
         self._sockets[message.channel].send(self._codec.encode(message))
 
-    async def read(self, channel: str, deliver: Deliver) -> None:
-        decode, dropped = self._codec.decode, self.dropped
+    async def read(self, channel: str, receiver: Receiver) -> None:
+        decode, dropped, deliver = self._codec.decode, self.dropped, receiver.deliver
 
         def on_frames(frames: list[Frame]) -> None:
             try:

@@ -15,6 +15,8 @@ from anykernel._protocol.wire import Codec
 from anykernel._transports import zmq as zmq_module
 from anykernel._transports.zmq import ZmqTransport
 
+from ..helpers.receiving import Taker
+
 KEY = "secret"
 KINDS = {"shell": zmq.ROUTER, "control": zmq.ROUTER, "stdin": zmq.ROUTER, "iopub": zmq.XPUB, "hb": zmq.ROUTER}
 
@@ -48,21 +50,20 @@ async def connected():
     with zmq.Context() as context:
         peer = Peer(context)
         transport = ZmqTransport(peer.info)
-        send, receive = anyio.create_memory_object_stream(float("inf"))
+        taker = Taker()
         try:
             async with anyio.create_task_group() as tasks:
                 for channel in transport.channels:
-                    tasks.start_soon(transport.read, channel, send.send_nowait)
+                    tasks.start_soon(transport.read, channel, taker)
                 await transport.connected()
                 for _ in range(2):  # to everything, and to a topic of its own
                     assert peer.sockets["iopub"].poll(5000)
                     peer.sockets["iopub"].recv()
-                yield peer, transport, receive
+                yield peer, transport, taker.received
                 tasks.cancel_scope.cancel()
         finally:
             transport.close()
-            send.close()
-            receive.close()
+            taker.close()
             context.destroy(linger=0)
 
 
