@@ -52,22 +52,24 @@ class Dispatchers:
         """A dispatcher for one more shell."""
         dispatcher = Dispatcher(self, self._max_in_flight)
         self._dispatchers.append(dispatcher)
+        self._introduce()
         self.router.listeners.append(dispatcher.end)
         return dispatcher
 
     def remove(self, dispatcher: Dispatcher) -> None:
         """Its shell is gone."""
         self._dispatchers.remove(dispatcher)
+        self._introduce()
         self.router.listeners.remove(dispatcher.end)
+
+    def _introduce(self) -> None:
+        for dispatcher in self._dispatchers:
+            dispatcher.others = tuple(other for other in self._dispatchers if other is not dispatcher)
 
     @property
     def runs_a_cell(self) -> bool:
         """Whether something of ours lies in the kernel's main shell."""
         return bool(self._dispatchers) and self._dispatchers[0].busy
-
-    def but(self, dispatcher: Dispatcher) -> list[Dispatcher]:
-        """Those of the other shells."""
-        return [other for other in self._dispatchers if other is not dispatcher]
 
     def stopped_begging(self, job: Job) -> None:
         """A job that asked for input and got none has settled."""
@@ -85,6 +87,8 @@ class Dispatcher:
         self.router = every.router
         self.every = every
         """This one and those of the kernel's other shells."""
+        self.others: tuple[Dispatcher, ...] = ()
+        """Those of the other shells alone."""
         self.prompting = 0
         """How many of those in the kernel may ask for input."""
         self.beginning: set[Job] = set()
@@ -167,10 +171,10 @@ class Dispatcher:
 
     def others_prompt(self) -> bool:
         """Whether something may ask for input in another shell."""
-        return any(other.prompting for other in self.every.but(self))
+        return bool(self.others) and any(other.prompting for other in self.others)
 
     def _pump_others(self) -> None:
-        for other in self.every.but(self):
+        for other in self.others:
             other.pump()
 
     def pump(self) -> None:
@@ -182,9 +186,8 @@ class Dispatcher:
         try:
             while self._queued and not self._held and len(self._in_flight) < self._max_in_flight:
                 job = next(iter(self._queued))
-                others = self.every.but(self)
-                prompting = any(other.prompting for other in others)
-                if job.prompts and (prompting or any(other.beginning for other in others)):
+                prompting = self.others_prompt()
+                if job.prompts and (prompting or any(other.beginning for other in self.others)):
                     # Kernels have one stdin, and give an answer to whichever of their shells reads it first. They have
                     # one switch too, set by each execution as it begins: a False would take the input() away.
                     break

@@ -37,9 +37,10 @@ class ExecuteOptions(msgspec.Struct, frozen=True, kw_only=True):
                 raise ArgumentError(f"timeout must be None or seconds (a number >= 0), not {self.timeout!r}")
             if self.timeout == math.inf:
                 msgspec.structs.force_setattr(self, "timeout", None)
-        for name, function in (("stdin", self.stdin), ("on_output", self.on_output)):
-            if function is not None and not callable(function):
-                raise ArgumentError(f"{name} must be a function, not {function!r}")
+        if self.stdin is not None and not callable(self.stdin):
+            raise ArgumentError(f"stdin must be a function, not {self.stdin!r}")
+        if self.on_output is not None and not callable(self.on_output):
+            raise ArgumentError(f"on_output must be a function, not {self.on_output!r}")
 
     def less(self, seconds: float) -> ExecuteOptions:
         """The same, with what is left of the timeout after so many seconds."""

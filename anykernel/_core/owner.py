@@ -47,6 +47,7 @@ class Witness(Protocol):
 
     def wrap(self, transport: Transport, info: ConnectionInfo) -> Transport:
         """A new connection is made; what stands in for its transport."""
+        ...
 
     def interrupted(self, subshell: str = "") -> None:
         """The kernel's process is about to be sent SIGINT, or the code of one subshell to be interrupted."""

@@ -44,14 +44,17 @@ class Stoppable(Protocol):
     @property
     def state(self) -> str:
         """``"sent"``, ``"running"`` or ``"settled"``."""
+        ...
 
     @property
     def ended(self) -> bool:
         """Whether the kernel has ended its code, as far as we know: then it must not be interrupted any more."""
+        ...
 
     @property
     def code_started(self) -> bool:
         """Whether its code is known to have started."""
+        ...
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until something about it has become true."""

@@ -163,6 +163,7 @@ async def _exchange(executor: Executor, buffers: list[Any], *, awaits: bool) -> 
             executor, code, silent=not awaits, mail=(answer.content.get("comm_id", ""), buffers)
         )
     failure: AnyKernelError | None = None
+    status, value = "", None
     try:
         status, value = decode(answer.buffers)
         if status == "error":

@@ -94,7 +94,8 @@ class _Encoder:
             return value if value.bit_length() <= _INT_BITS else ["int", hex(value)]
         if kind is str:
             try:
-                value.isascii() or value.encode()
+                if not value.isascii():
+                    value.encode()
                 return value
             except UnicodeEncodeError:  # JSON would join two lone surrogates to one character
                 return ["str", self.add(value.encode("utf-8", "surrogatepass"))]

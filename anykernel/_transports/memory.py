@@ -36,7 +36,8 @@ class MemoryTransport:
     def send(self, message: Message) -> None:
         if self._closed:
             raise ConnectionClosedError("the connection is closed")
-        encode_parts(message), encode_buffers(message)  # for what they refuse
+        encode_parts(message)  # for what they refuse
+        encode_buffers(message)
         self._to_kernel.send_nowait(message)
 
     async def read(self, channel: str, receiver: Receiver) -> None:
