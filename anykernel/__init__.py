@@ -2,7 +2,7 @@
 
 from types import FunctionType
 
-from ._core import ByteBoundedStream, Comm, Execution, Kernel, OnOutput, StdinHandler, Subshell
+from ._core import ByteBoundedStream, Comm, Execution, Kernel, KernelEvent, OnOutput, StdinHandler, Subshell
 from ._open import connect_kernel, open_kernel, replay_kernel
 from ._protocol import (
     AnyKernelError,
@@ -67,6 +67,7 @@ __all__ = [
     "IsCompleteReply",
     "Kernel",
     "KernelDiedError",
+    "KernelEvent",
     "KernelInfo",
     "KernelRestartedError",
     "KernelSpecError",

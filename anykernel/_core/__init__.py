@@ -8,6 +8,7 @@ by a `Transport`, and who owns the kernel's process is an `Owner`. A newcomer be
 from .asking import ask
 from .comms import Comm
 from .connection import Connection
+from .events import KernelEvent
 from .execution import Execution
 from .handlers import OnOutput, StdinHandler
 from .kernel import Kernel
@@ -27,6 +28,7 @@ __all__ = [
     "Ending",
     "Execution",
     "Kernel",
+    "KernelEvent",
     "OnOutput",
     "OpenOptions",
     "Owner",

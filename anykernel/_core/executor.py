@@ -20,6 +20,7 @@ from .._protocol import (
     as_buffers,
     as_dict,
     check_code,
+    check_msg_id,
 )
 from .asking import Fence, ask
 from .connection import Connection, Lifecycle
@@ -30,9 +31,6 @@ from .options import ExecuteOptions
 from .run import Run
 
 __all__ = ["Executor", "MainExecutor"]
-
-# Characters of a msg_id: replies quote it, in a header that must not be too large.
-MSG_ID_LIMIT = 1024
 
 # Seconds until a fence that is not answered is sent again; each time twice as long.
 FENCE_PATIENCE = 2.0
@@ -79,7 +77,10 @@ class Executor:
         if connection is None:
             connection, options = await self._wait_connected(options)
         header = connection.router.new_header("execute_request", **self.route)
-        message = Message("shell", header, content=options.content(code), buffers=tuple(buffers))
+        if options.msg_id is not None:
+            header["msg_id"] = options.msg_id
+        metadata = {} if options.metadata is None else dict(options.metadata)
+        message = Message("shell", header, {}, metadata, options.content(code), tuple(buffers))
         dispatcher = self.dispatcher_of(connection)
         run = kind(self.context, dispatcher, message, options)
         dispatcher.submit(run)
@@ -116,10 +117,7 @@ class Executor:
             raise ArgumentError("a request needs a str for its type and a dict for its content")
         header = dict(self.route) if channel == "shell" else {}
         if msg_id is not None:
-            if not (isinstance(msg_id, str) and 0 < len(msg_id) <= MSG_ID_LIMIT and msg_id.isprintable()):
-                text = f"a msg_id must be a str of 1 to {MSG_ID_LIMIT} printable characters, not {msg_id!r:.200}"
-                raise ArgumentError(text)
-            header["msg_id"] = msg_id
+            header["msg_id"] = check_msg_id(msg_id)
         parent_header = as_dict("parent", parent)
         if not isinstance(parent_header.get("msg_id", ""), str):
             raise ArgumentError(f"the msg_id in a parent header must be a str, not {parent_header['msg_id']!r:.200}")

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio.lowlevel
+
 from .._protocol import (
     ArgumentError,
     ConnectionInfo,
@@ -24,6 +26,7 @@ from .._protocol import (
 from .asking import ask_optional
 from .comms import Comm
 from .connection import Lifecycle
+from .events import KernelEvent
 from .executor import MainExecutor
 from .link import Link
 from .shell import Shell
@@ -52,6 +55,23 @@ class Kernel(Shell):
         ``output_limit`` bytes for a slow consumer, then drops the oldest (see ``dropped``).
         """
         async with self._link.subscribe(types, lambda message: message) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[ByteBoundedStream[KernelEvent]]:
+        """Receive what happens to the kernel from now on: ``async with kernel.events() as events``.
+
+        A `KernelEvent` each: that it died, is restarted and was, that the connection is lost and found. The stream goes on
+        over deaths and restarts, and ends with the kernel's block, or its shutdown.
+
+        Raises:
+            ConnectionClosedError: that has ended already.
+        """
+        self._link.check_thread()
+        await anyio.lowlevel.checkpoint()
+        if self._link.closed is not None:
+            raise self._link.closed(None)
+        async with self._link.events.listen() as stream:
             yield stream
 
     @asynccontextmanager

@@ -17,6 +17,7 @@ import anyio.lowlevel
 from .._protocol import Displays, Message, UnsupportedError
 from .connection import Connection
 from .context import Limits
+from .events import Events
 from .request import Ending, Request
 from .streams import MESSAGE_OVERHEAD, ByteBoundedStream
 from .tasks import StartSoon
@@ -34,10 +35,13 @@ class Link:
         """Runs an async function in a task of the kernel's block."""
         self.limits = limits
         self.displays = Displays()
+        self.events = Events()
         self.connection: Connection | None = None
         """None while the kernel starts or restarts; an ended one stays, to refuse calls with its reason."""
         self.last: Connection | None = None
         """The one now, or before the restart that is under way."""
+        self.closed: Ending | None = None
+        """Why no connection will follow."""
         # The thread whose event loop the kernel belongs to.
         self._thread = get_ident()
         self._attached = anyio.Event()
@@ -59,10 +63,12 @@ class Link:
 
     def close(self, ending: Ending) -> None:
         """No connection will follow: refuse all calls."""
+        self.closed = ending
         if self.last is not None:
             self.last.router.end(ending)
             self.fail(ending)
         self.end_messages()
+        self.events.end()
 
     def fail(self, ending: Ending) -> None:
         """No connection followed the last one: refuse calls, until another is attached."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from .._protocol import ArgumentError, as_dict, is_duration
+from .._protocol import ArgumentError, as_dict, check_msg_id, is_duration
 from .handlers import OnOutput, StdinHandler
 
 __all__ = ["ExecuteOptions", "OpenOptions"]
@@ -30,6 +30,8 @@ class ExecuteOptions(msgspec.Struct, frozen=True, kw_only=True):
     stdin: StdinHandler | None = None
     check: bool = False
     on_output: OnOutput | None = None
+    msg_id: str | None = None
+    metadata: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
@@ -41,6 +43,10 @@ class ExecuteOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ArgumentError(f"stdin must be a function, not {self.stdin!r}")
         if self.on_output is not None and not callable(self.on_output):
             raise ArgumentError(f"on_output must be a function, not {self.on_output!r}")
+        if self.msg_id is not None:
+            check_msg_id(self.msg_id)
+        if self.metadata is not None:
+            as_dict("metadata", self.metadata)
 
     def less(self, seconds: float) -> ExecuteOptions:
         """The same, with what is left of the timeout after so many seconds."""

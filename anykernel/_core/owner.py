@@ -132,7 +132,7 @@ class Owner(Lifecycle):
             transport = self.witness.wrap(transport, info)
         try:
             async with open_task_group() as tasks:
-                self._router = router = Router(transport, self.link.on_iopub)
+                self._router = router = Router(transport, self.link.on_iopub, self._on_reach)
                 if self.closed:  # while this began
                     router.end(closed_ending("the kernel was shut down"))
                 for channel in transport.channels:
@@ -147,6 +147,9 @@ class Owner(Lifecycle):
                     tasks.cancel_scope.cancel()
         finally:
             transport.close()
+
+    def _on_reach(self, reached: bool) -> None:
+        self.link.events.tell("reconnected" if reached else "disconnected")
 
     def interrupts_subshell(self, subshell_id: str) -> None:
         if self.witness is not None:
@@ -234,10 +237,13 @@ class Owner(Lifecycle):
 
     def _end_dead(self, router: Router, ending: Ending) -> None:
         """The kernel is dead."""
-        self._record_death(router, ending)
+        self._note_death(router, ending)
         router.end(ending)
         self.link.end_messages(ending)
 
-    def _record_death(self, router: Router, ending: Ending) -> None:
-        if self.witness is not None and router.ending is None:
-            self.witness.died(ending(None))
+    def _note_death(self, router: Router, ending: Ending) -> None:
+        if router.ending is None:
+            error = ending(None)
+            if self.witness is not None:
+                self.witness.died(error)
+            self.link.events.tell("died", str(error))

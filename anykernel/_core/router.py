@@ -51,9 +51,15 @@ class Router:
         transport: carries the messages; the owner of both runs its readers and closes it.
         on_iopub: called for every IOPub message, after the request it belongs to, and with this request, if it is
             in the table.
+        on_reach: called with False when the kernel gets out of reach, and with True when it is found again.
     """
 
-    def __init__(self, transport: Transport, on_iopub: Callable[[Message, Request | None], None]) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        on_iopub: Callable[[Message, Request | None], None],
+        on_reach: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self.transport = transport
         # Fresh for each connection: kernels route by it.
         self.session = os.urandom(16).hex()
@@ -72,12 +78,12 @@ class Router:
         """Told of the end, and before the requests are, so that nothing follows what fails."""
         self._iopub_known = False
         self._on_iopub = on_iopub
+        self._on_reach = on_reach
         self._requests: dict[str, Request] = {}
         # Since when (time.monotonic), for how long at least, and whether others' messages on IOPub make it longer.
         self._half_done: dict[Request, tuple[float, float, bool]] = {}
         self._half_done_changed = Signal()
-        # Since when the kernel is out of reach (time.monotonic); None while it is in reach.
-        self._lost_time: float | None = None
+        self._lost = False  # whether the kernel is out of reach
         self._iopub_time = 0.0
         self._count = 0
 
@@ -189,18 +195,18 @@ class Router:
 
     def lost(self) -> None:
         """The kernel is out of reach: the time of half-done requests stands still."""
-        if self._lost_time is None:
-            self._lost_time = time.monotonic()
+        if not self._lost:
+            self._lost = True
+            self._on_reach(False)
 
     def found(self) -> None:
-        """The kernel is in reach again: time goes on where it stood."""
-        if self._lost_time is not None:
-            away, self._lost_time = time.monotonic() - self._lost_time, None
-            self._iopub_time += away
-            self._half_done = {
-                r: (since + away, grace, silence) for r, (since, grace, silence) in self._half_done.items()
-            }
+        """The kernel is in reach again: the time of half-done requests begins anew, as what was held up comes now."""
+        if self._lost:
+            self._lost = False
+            now = time.monotonic()
+            self._half_done = {request: (now, *rest) for request, (_, *rest) in self._half_done.items()}  # type: ignore[misc]
             self._half_done_changed.set()
+            self._on_reach(True)
 
     def missed(self, msg_id: str | None, reason: str) -> None:
         """Output of a request, or of any, may not have arrived."""
@@ -236,9 +242,9 @@ class Router:
     async def watch(self) -> None:
         """Tell half-done requests when their time is over, until cancelled."""
         while True:
-            if not self._half_done or self._lost_time is not None:
+            if not self._half_done or self._lost:
                 await self._half_done_changed.wait()
-            while self._half_done and self._lost_time is None:
+            while self._half_done and not self._lost:
                 due = {
                     request: min(max(since, self._iopub_time) + grace, since + PATIENCE) if silence else since + grace
                     for request, (since, grace, silence) in self._half_done.items()

@@ -66,6 +66,7 @@ class Run(Request):
         self.state: State = "queued"
         self.fold = OutputFold(context.limits.output_limit)
         self._record = Record(self.fold)
+        self._record.queued = message.header["date"]
         self.result = Result(self.msg_id, self._record)
         self._router = dispatcher.router
         self._message: Message | None = message
@@ -198,6 +199,7 @@ class Run(Request):
         message, self._message = self._message, None
         message.content["allow_stdin"] = allow_stdin
         self.state = "sent"
+        self._record.sent = time.time()
         self._interrupts = self._router.interrupts_of(self.header)
         try:
             self._router.send(self, message)
@@ -274,6 +276,7 @@ class Run(Request):
         if state == "busy" and self.state == "sent":
             self.state = "running"
             self._started_time = time.perf_counter()
+            self._record.started = message.header.get("date"), time.time()
             self._notify()
             if self._silent:
                 self.dispatcher.started(self)
@@ -281,6 +284,7 @@ class Run(Request):
                 self.context.start_soon(self.stop)
         elif state == "idle":
             self._idle = True
+            self._record.ended = message.header.get("date"), time.time()
             self._notify()
             if self._started_time is not None:
                 self._record.duration = time.perf_counter() - self._started_time
@@ -342,6 +346,8 @@ class Run(Request):
         if self.state == "settled":
             return
         self._router.forget(self)
+        if self.state == "running" and self._record.ended is None:
+            self._record.ended = None, time.time()
         self.state = "settled"
         if error is None:
             self.context.displays.settled(self.msg_id, self.fold)

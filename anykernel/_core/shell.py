@@ -55,6 +55,8 @@ class Shell(Questions):
         stdin: StdinHandler | None = None,
         check: bool = False,
         on_output: OnOutput | None = None,
+        msg_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Result:
         """Run code and wait until it has settled: its reply and all its output are here.
 
@@ -75,6 +77,8 @@ class Shell(Questions):
                 `input()` raises in the kernel. It must not wait for other code in this shell, which waits for this.
             check: raise if the code raised, instead of returning a `Result` that says so.
             on_output: called in this task with each output as it comes.
+            msg_id: an id of your own for the request, unique among those under way; 1 to 1,024 printable characters.
+            metadata: the request's metadata, such as ``{"cellId": "..."}``, for kernels and extensions that look at it.
 
         Raises:
             ArgumentError: the code is no string, or another argument is unusable.
@@ -93,6 +97,8 @@ class Shell(Questions):
             stdin=stdin,
             check=check,
             on_output=on_output,
+            msg_id=msg_id,
+            metadata=metadata,
         )
         run = await self._executor.submit(code, options)
         await drive(run)
@@ -110,6 +116,8 @@ class Shell(Questions):
         stdin: StdinHandler | None = None,
         check: bool = False,
         on_output: OnOutput | None = None,
+        msg_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Execution:
         """Queue code and return at once; it runs whatever becomes of the caller.
 
@@ -129,6 +137,8 @@ class Shell(Questions):
             stdin=stdin,
             check=check,
             on_output=on_output,
+            msg_id=msg_id,
+            metadata=metadata,
         )
         return await self._submit(code, options)
 
@@ -145,6 +155,8 @@ class Shell(Questions):
         stdin: StdinHandler | None = None,
         check: bool = False,
         on_output: OnOutput | None = None,
+        msg_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[Execution]:
         """Run code for the length of a block: ``async with kernel.stream(code) as execution``.
 
@@ -160,6 +172,8 @@ class Shell(Questions):
             stdin=stdin,
             check=check,
             on_output=on_output,
+            msg_id=msg_id,
+            metadata=metadata,
         )
         execution = await self._submit(code, options)
         try:

@@ -68,6 +68,7 @@ class Restartable(Owner):
             raise ConnectionClosedError("the kernel's block has ended, or it was shut down")
         if self._restarting is None:
             self._restarting = _Restart()
+            self.link.events.tell("restarting", "restart() was called")
             connection = self.link.connection
             self.link.detach()
             if connection is not None:
@@ -105,9 +106,10 @@ class Restartable(Owner):
 
     def _end_dead(self, router: Router, ending: Ending) -> None:
         if self._restart_on_death and router.ending is None and self._restarting is None and self._may_restart():
-            self._record_death(router, ending)
+            self._note_death(router, ending)
             # Before the end is told, so that calls made because of it wait for the next process.
             self._restarting = _Restart()
+            self.link.events.tell("restarting", "it died")
             self.link.detach()
             router.end(ending)
         elif router.ending is None:
@@ -134,6 +136,7 @@ class Restartable(Owner):
             def ending(result: Result | None) -> KernelDiedError:
                 return KernelDiedError(text, result=result)
 
+            self.link.events.tell("died", text)
             self.link.fail(ending)
             self.link.end_messages(ending)
 
@@ -144,6 +147,7 @@ class Restartable(Owner):
                 async with self._launch() as connection:
                     self.link.attach(connection)
                     if self._ready_once:
+                        self.link.events.tell("restarted")
                         self._end_restart()
                     else:
                         self._ready_once = True

@@ -5,7 +5,7 @@ the standard library and msgspec, and neither does I/O nor knows of anyio or of 
 `ConnectionInfo.write`.) A newcomer begins with ``messages``, then ``outputs``, ``fold`` and ``result``.
 """
 
-from .arguments import as_buffers, as_dict, check_code, is_duration
+from .arguments import as_buffers, as_dict, check_code, check_msg_id, is_duration
 from .connection import ConnectionInfo
 from .displays import Displays
 from .ends import ConnectionClosedError, KernelDiedError, KernelRestartedError, ReplayError, StdinError
@@ -99,6 +99,7 @@ __all__ = [
     "as_dict",
     "bounded_error",
     "check_code",
+    "check_msg_id",
     "decode",
     "describe",
     "encode",

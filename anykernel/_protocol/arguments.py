@@ -8,7 +8,10 @@ from typing import Any
 
 from .errors import ArgumentError
 
-__all__ = ["as_buffers", "as_dict", "check_code", "is_duration"]
+__all__ = ["as_buffers", "as_dict", "check_code", "check_msg_id", "is_duration"]
+
+# Characters of a msg_id: replies quote it, in a header that must not be too large.
+MSG_ID_LIMIT = 1024
 
 
 def as_dict(name: str, value: Any) -> dict[str, Any]:
@@ -44,6 +47,17 @@ def check_code(code: object) -> str:
     if not isinstance(code, str):
         raise ArgumentError(f"code must be a str, not {type(code).__name__}")
     return code
+
+
+def check_msg_id(msg_id: object) -> str:
+    """The id that a caller chose for a request, if it can be one.
+
+    Raises:
+        ArgumentError: it cannot.
+    """
+    if not (isinstance(msg_id, str) and 0 < len(msg_id) <= MSG_ID_LIMIT and msg_id.isprintable()):
+        raise ArgumentError(f"a msg_id must be a str of 1 to {MSG_ID_LIMIT} printable characters, not {msg_id!r:.200}")
+    return msg_id
 
 
 def is_duration(value: object) -> bool:

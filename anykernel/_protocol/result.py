@@ -5,7 +5,10 @@ And the errors that carry one. No I/O.
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any, Literal
+
+import msgspec
 
 from .cells import to_nbformat
 from .errors import ResultCarryingError
@@ -29,7 +32,20 @@ __all__ = [
 class Record:
     """What has come of one execution: the execution writes it, its `Result` shows it."""
 
-    __slots__ = ("complete", "duration", "execution_count", "fold", "incomplete_reason", "metadata", "missed", "reply")
+    __slots__ = (
+        "complete",
+        "duration",
+        "ended",
+        "execution_count",
+        "fold",
+        "incomplete_reason",
+        "metadata",
+        "missed",
+        "queued",
+        "reply",
+        "sent",
+        "started",
+    )
 
     def __init__(self, fold: OutputFold) -> None:
         self.fold = fold
@@ -42,6 +58,13 @@ class Record:
         self.missed = False
         """Whether a consumer of the outputs was too slow."""
         self.duration: float | None = None
+        self.queued: str = ""
+        """When, as the request's header says."""
+        self.sent: float | None = None
+        """When (time.time)."""
+        self.started: tuple[Any, float] | None = None
+        """When, as the kernel says, and when that was seen here (time.time)."""
+        self.ended: tuple[Any, float] | None = None
 
 
 class Result:
@@ -73,6 +96,32 @@ class Result:
     def duration(self) -> float | None:
         """Seconds from the kernel's busy to its idle, as seen here; None while it runs or if it never ran."""
         return self._record.duration
+
+    @property
+    def queued_at(self) -> datetime | None:
+        """When the call was made, by this machine's clock (aware, UTC, as are the others)."""
+        return _time_of(self._record.queued, None)
+
+    @property
+    def sent_at(self) -> datetime | None:
+        """When the request was sent to the kernel, by this machine's clock; None before that, and if it never was."""
+        return _time_of(None, self._record.sent)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the kernel began with it, by the kernel's clock: the date in the header of its "busy".
+
+        Where that has none, when it was seen here. None before that, and if it never ran.
+        """
+        return None if self._record.started is None else _time_of(*self._record.started)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When the kernel was done with it, by the kernel's clock: the date in the header of its "idle".
+
+        Where there was none (the kernel died, say), when that was seen here. None before that, and if it never ran.
+        """
+        return None if self._record.ended is None else _time_of(*self._record.ended)
 
     @property
     def execution_count(self) -> int | None:
@@ -241,6 +290,18 @@ class ExecutionAbortedError(ResultCarryingError):
     """Raised for code that never ran, by ``check=True`` and `Result.raise_for_error`."""
 
     result: Result | None
+
+
+def _time_of(date: Any, seen: float | None) -> datetime | None:
+    """An aware time, of a header's date if it is one, or of when it was seen."""
+    if isinstance(date, str):
+        try:
+            time = msgspec.convert(date, datetime)
+        except msgspec.ValidationError:
+            pass
+        else:
+            return (time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    return None if seen is None else datetime.fromtimestamp(seen, timezone.utc)
 
 
 def error_of(content: dict[str, Any], result: Result | None = None) -> ExecutionError:

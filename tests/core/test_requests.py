@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime, timezone
 
 import anyio
 import pytest
@@ -419,3 +420,39 @@ async def main():
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.stderr, done.returncode) == ("42\nTrue\n", "", 0)
+
+
+async def test_an_execution_can_be_given_an_id_and_metadata(kernel):
+    async with kernel.messages("execute_input") as messages:
+        result = await kernel.execute("1", msg_id="mine", metadata={"cellId": "c1"})
+        assert result.msg_id == "mine"
+        assert (await messages.receive()).parent_id == "mine"
+    async with kernel.stream("2", msg_id="stream's") as execution:
+        assert execution.msg_id == "stream's"
+        await execution.wait()
+    code = "get_ipython().kernel.get_parent()['metadata'].get('cellId')"
+    assert (await kernel.execute(code, metadata={"cellId": "c2"})).data["text/plain"] == "'c2'"
+    running = await kernel.submit("import time; time.sleep(60)", msg_id="taken")
+    with pytest.raises(ArgumentError, match="taken"):
+        await kernel.request("kernel_info_request", {}, msg_id="taken")
+    await running.cancel()
+    for wrong in ({"msg_id": ""}, {"msg_id": "x" * 2000}, {"msg_id": 5}, {"metadata": ["x"]}):
+        with pytest.raises(ArgumentError):
+            await kernel.execute("3", **wrong)
+
+
+async def test_a_result_tells_when_it_was_queued_sent_started_and_ended(kernel):
+    before = datetime.now(timezone.utc)
+    first = await kernel.submit("import time; time.sleep(0.05)")
+    second = await kernel.submit("4")
+    third = await kernel.submit("5")
+    assert (second.result.sent_at, second.result.started_at, second.result.ended_at) == (None, None, None)
+    await third.cancel()
+    result = await second.wait()
+    times = [result.queued_at, first.result.ended_at, result.sent_at, result.started_at, result.ended_at]
+    assert times[0] <= times[1] <= times[2] <= times[3] <= times[4]
+    assert before <= times[0]
+    assert all(time.tzinfo == timezone.utc for time in times)
+    assert (first.result.ended_at - first.result.started_at).total_seconds() >= 0.05
+    assert third.result.queued_at is not None
+    assert (third.result.sent_at, third.result.started_at, third.result.ended_at) == (None, None, None)
