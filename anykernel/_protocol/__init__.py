@@ -17,6 +17,7 @@ from .errors import (
     KernelSpecError,
     KernelStartError,
     KernelStartTimeoutError,
+    MissingDependencyError,
     ProtocolError,
     UnsupportedError,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "KernelStartError",
     "KernelStartTimeoutError",
     "Message",
+    "MissingDependencyError",
     "Output",
     "OutputFold",
     "ProtocolError",

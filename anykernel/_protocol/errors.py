@@ -2,6 +2,7 @@
 
     AnyKernelError
     ├── ArgumentError (TypeError, ValueError)     an argument that cannot be sent
+    ├── MissingDependencyError (ImportError)      the extra that brings a feature is not installed
     ├── KernelSpecError                           no such kernelspec, or one that cannot be launched
     ├── KernelStartError                          the kernel could not be started or connected to
     │   └── KernelStartTimeoutError (TimeoutError)
@@ -35,6 +36,7 @@ __all__ = [
     "KernelSpecError",
     "KernelStartError",
     "KernelStartTimeoutError",
+    "MissingDependencyError",
     "ProtocolError",
     "ResultCarryingError",
     "UnsupportedError",
@@ -58,6 +60,13 @@ def _rebuild(kind: type[AnyKernelError], args: tuple[Any, ...], attributes: dict
 
 class ArgumentError(AnyKernelError, TypeError, ValueError):
     """Raised when an argument has the wrong type or value; nothing was sent."""
+
+
+class MissingDependencyError(AnyKernelError, ImportError):
+    """Raised when something is used whose extra is not installed; says which ``pip install`` cures it."""
+
+    def __init__(self, message: str, *, name: str | None = None) -> None:
+        super().__init__(message, name=name)  # the library that is missing
 
 
 class KernelSpecError(AnyKernelError):
