@@ -1,8 +1,10 @@
 """A Jupyter kernel client for structured concurrency, on asyncio, uvloop and trio."""
 
 from types import FunctionType
+from typing import TYPE_CHECKING
 
 from ._core import ByteBoundedStream, Comm, Execution, Kernel, KernelEvent, OnOutput, StdinHandler, Subshell
+from ._late import late
 from ._open import connect_kernel, open_kernel, replay_kernel
 from ._protocol import (
     AnyKernelError,
@@ -33,6 +35,7 @@ from ._protocol import (
     Message,
     MissingDependencyError,
     Output,
+    PoolTimeoutError,
     ProtocolError,
     ReplayError,
     Result,
@@ -78,6 +81,7 @@ __all__ = [
     "MissingDependencyError",
     "OnOutput",
     "Output",
+    "PoolTimeoutError",
     "ProtocolError",
     "ReplayError",
     "Result",
@@ -90,9 +94,14 @@ __all__ = [
     "__version__",
     "connect_kernel",
     "open_kernel",
+    "open_pool",
     "replay_kernel",
 ]
 
+if TYPE_CHECKING:
+    from .pool import open_pool
+else:
+    open_pool = late("pool", "open_pool", "pool")
 
 for _name in __all__:
     _exported = globals()[_name]

@@ -108,6 +108,11 @@ class Dispatcher:
         return bool(self._in_flight)
 
     @property
+    def pending(self) -> int:
+        """How many are queued here, or lie in the kernel."""
+        return len(self._queued) + len(self._in_flight)
+
+    @property
     def in_flight(self) -> list[Job]:
         """What of ours lies in the kernel."""
         return list(self._in_flight)

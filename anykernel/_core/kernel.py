@@ -264,6 +264,11 @@ class Kernel(Shell):
         )
 
     @property
+    def pending(self) -> int:
+        """How many executions of this client wait in its queue for the main shell, or are in the kernel."""
+        return 0 if self._link.connection is None else self._link.connection.dispatcher.pending
+
+    @property
     def supports_subshells(self) -> bool:
         """Whether the kernel says that it has subshells."""
         return SUBSHELLS in self.info.supported_features

@@ -135,7 +135,7 @@ class _Exchange(Run):
 
 
 async def _ask(executor: Executor, *request: Any) -> Any:
-    """Have a request served by `anykernel._values` in the kernel, and return the value it answers."""
+    """Have a request served by ``served`` in the kernel, and return the value it answers."""
     try:
         buffers = encode(request)
     except CannotTravelError as exc:

@@ -18,6 +18,7 @@ from .errors import (
     KernelStartError,
     KernelStartTimeoutError,
     MissingDependencyError,
+    PoolTimeoutError,
     ProtocolError,
     UnsupportedError,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "MissingDependencyError",
     "Output",
     "OutputFold",
+    "PoolTimeoutError",
     "ProtocolError",
     "Record",
     "ReplayError",

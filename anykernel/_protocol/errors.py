@@ -6,6 +6,7 @@
     ├── KernelSpecError                           no such kernelspec, or one that cannot be launched
     ├── KernelStartError                          the kernel could not be started or connected to
     │   └── KernelStartTimeoutError (TimeoutError)
+    ├── PoolTimeoutError (TimeoutError)           no kernel of a pool was free in time
     ├── KernelDiedError                           the process exited, or its heartbeat stopped
     ├── KernelRestartedError                      the kernel was restarted under the request
     ├── ConnectionClosedError                     the block that owned the kernel has ended
@@ -37,6 +38,7 @@ __all__ = [
     "KernelStartError",
     "KernelStartTimeoutError",
     "MissingDependencyError",
+    "PoolTimeoutError",
     "ProtocolError",
     "ResultCarryingError",
     "UnsupportedError",
@@ -91,6 +93,10 @@ class KernelStartError(KernelProcessError):
 
 class KernelStartTimeoutError(KernelStartError, TimeoutError):
     """Raised when a kernel was not ready within ``startup_timeout``."""
+
+
+class PoolTimeoutError(AnyKernelError, TimeoutError):
+    """Raised when no kernel of a pool was free in time; nothing was run."""
 
 
 class ResultCarryingError(AnyKernelError):
