@@ -9,6 +9,7 @@ from ._open import connect_kernel, open_kernel, replay_kernel
 from ._protocol import (
     AnyKernelError,
     ArgumentError,
+    CellError,
     CommClosedError,
     CommInfoReply,
     CompleteReply,
@@ -50,6 +51,7 @@ __all__ = [
     "AnyKernelError",
     "ArgumentError",
     "ByteBoundedStream",
+    "CellError",
     "Comm",
     "CommClosedError",
     "CommInfoReply",
@@ -93,15 +95,20 @@ __all__ = [
     "UsageReply",
     "__version__",
     "connect_kernel",
+    "inspect_parameters",
     "open_kernel",
     "open_pool",
     "replay_kernel",
+    "run_notebook",
 ]
 
 if TYPE_CHECKING:
+    from .notebook import inspect_parameters, run_notebook
     from .pool import open_pool
 else:
+    inspect_parameters = late("notebook", "inspect_parameters", "notebook")
     open_pool = late("pool", "open_pool", "pool")
+    run_notebook = late("notebook", "run_notebook", "notebook")
 
 for _name in __all__:
     _exported = globals()[_name]

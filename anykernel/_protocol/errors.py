@@ -2,6 +2,7 @@
 
     AnyKernelError
     ├── ArgumentError (TypeError, ValueError)     an argument that cannot be sent
+    ├── CellError                                 a cell of a notebook failed
     ├── MissingDependencyError (ImportError)      the extra that brings a feature is not installed
     ├── KernelSpecError                           no such kernelspec, or one that cannot be launched
     ├── KernelStartError                          the kernel could not be started or connected to
@@ -31,6 +32,7 @@ from typing import Any
 __all__ = [
     "AnyKernelError",
     "ArgumentError",
+    "CellError",
     "CommClosedError",
     "DebugError",
     "KernelProcessError",
@@ -93,6 +95,19 @@ class KernelStartError(KernelProcessError):
 
 class KernelStartTimeoutError(KernelStartError, TimeoutError):
     """Raised when a kernel was not ready within ``startup_timeout``."""
+
+
+class CellError(AnyKernelError):
+    """Raised when a cell of a notebook fails; the error of the code, the timeout or the kernel's death is its cause."""
+
+    def __init__(self, message: str, *, index: int, source: str, report: Any) -> None:
+        super().__init__(message)
+        self.index = index
+        """Place of the cell in the executed notebook, from 0."""
+        self.source = source
+        """The cell's code."""
+        self.report = report
+        """What came of the notebook until then, a `NotebookReport`."""
 
 
 class PoolTimeoutError(AnyKernelError, TimeoutError):
