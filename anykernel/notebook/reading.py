@@ -97,7 +97,8 @@ def _checked(found: Any, name: str) -> NotebookNode:
             node = nbformat.reads(json.dumps(found), as_version=nbformat.current_nbformat)
             if node.nbformat_minor < nbformat.current_nbformat_minor:
                 node = nbformat.v4.upgrade(node, from_minor=node.nbformat_minor)
-            node = nbformat.validator.normalize(node)[1]
+                node.metadata.pop("orig_nbformat_minor", None)
+            node = nbformat.from_dict(nbformat.validator.normalize(node)[1])
             nbformat.validate(node)
     except nbformat.ValidationError as exc:
         raise ArgumentError(f"{name!r} is no valid notebook: {str(exc).splitlines()[0]}") from exc
