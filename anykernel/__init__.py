@@ -114,3 +114,7 @@ for _name in __all__:
     _exported = globals()[_name]
     if isinstance(_exported, type | FunctionType):
         _exported.__module__ = __name__  # so tracebacks, help() and pickles do not show the rooms
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

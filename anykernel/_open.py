@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._core import Kernel, OpenOptions, open_task_group
+from ._core import Kernel, OpenOptions, block, open_task_group
 from ._protocol import ConnectionInfo, UnsupportedError
 from ._transports import open_recorder
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["connect_kernel", "open_kernel", "replay_kernel"]
 
 
-@asynccontextmanager
+@block
 async def open_kernel(
     kernel: str | Sequence[str] | KernelSpec = "python3",
     *,
@@ -96,7 +95,7 @@ async def open_kernel(
             yield kernel_
 
 
-@asynccontextmanager
+@block
 async def connect_kernel(
     connection: str | os.PathLike[str] | Mapping[str, Any] | ConnectionInfo,
     *,
@@ -148,7 +147,7 @@ async def connect_kernel(
             yield kernel_
 
 
-@asynccontextmanager
+@block
 async def replay_kernel(
     path: str | os.PathLike[str],
     *,

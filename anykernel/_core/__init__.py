@@ -6,6 +6,7 @@ by a `Transport`, and who owns the kernel's process is an `Owner`. A newcomer be
 """
 
 from .asking import ask
+from .blocks import block
 from .comms import Comm
 from .connection import Connection
 from .events import KernelEvent
@@ -40,6 +41,7 @@ __all__ = [
     "Transport",
     "Witness",
     "ask",
+    "block",
     "closed_ending",
     "open_task_group",
     "running_asyncio_loop",

@@ -13,15 +13,29 @@ from .options import ExecuteOptions
 __all__ = ["evaluate"]
 
 
+def _is_expression(text: str) -> bool:
+    """Whether it can be put between parentheses; what cannot is sent as it is, so that the kernel tells of its own lines."""
+    try:
+        ast.parse(f"(\n{text}\n)", mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    return True
+
+
 async def evaluate(executor: Executor, expression: str) -> Any:
     """The value of an expression, as `Kernel.evaluate` describes it."""
     if not (isinstance(expression, str) and expression.strip()):
         raise ArgumentError(f"expression must be a str that is not empty, not {expression!r:.200}")
-    is_python = (await executor.connected()).kernel_info.language == "python"
+    info = (await executor.connected()).kernel_info
+    is_python = info.language == "python"
     # repr, because IPython's own text for a value leaves out the rest of long lists.
-    asked = f"__import__('builtins').repr((\n{expression}\n))" if is_python else expression
+    asked = (
+        f"__import__('builtins').repr((\n{expression}\n))" if is_python and _is_expression(expression) else expression
+    )
     options = ExecuteOptions(silent=True, store_history=False, user_expressions={"value": asked}, check=True)
-    run = await executor.submit("", options)
+    # In its raw mode, xeus-python fails where there is no code.
+    code = "pass" if info.implementation == "xeus-python" else ""
+    run = await executor.submit(code, options)
     await drive(run)
     result = run.outcome()
     value = result.user_expressions.get("value")

@@ -83,7 +83,10 @@ class Executor:
         message = Message("shell", header, {}, metadata, options.content(code), tuple(buffers))
         dispatcher = self.dispatcher_of(connection)
         run = kind(self.context, dispatcher, message, options)
-        dispatcher.submit(run)
+        if options.timeout == 0:
+            run.expire()
+        else:
+            dispatcher.submit(run)
         return run
 
     async def _wait_connected(self, options: ExecuteOptions) -> tuple[Connection, ExecuteOptions]:

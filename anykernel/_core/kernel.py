@@ -198,7 +198,10 @@ class Kernel(Shell):
             reply = await ask_optional(connection.router, "usage_request")
         except ProtocolError as exc:
             raise UnsupportedError("this kernel does not tell what it uses") from exc
-        return read_reply(reply.content, UsageReply)
+        usage = read_reply(reply.content, UsageReply)
+        if not (usage.pid or usage.kernel_memory or usage.hostname):  # xeus-python's
+            raise UnsupportedError("this kernel does not tell what it uses")
+        return usage
 
     async def restart(self) -> None:
         """Start the kernel's process anew, and wait until the new one is ready.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -37,10 +38,17 @@ class ExecuteOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.timeout is not None:
             if not is_duration(self.timeout):
                 raise ArgumentError(f"timeout must be None or seconds (a number >= 0), not {self.timeout!r}")
-            if self.timeout == math.inf:
-                msgspec.structs.force_setattr(self, "timeout", None)
-        if self.stdin is not None and not callable(self.stdin):
-            raise ArgumentError(f"stdin must be a function, not {self.stdin!r}")
+            if type(self.timeout) is not float or self.timeout == math.inf:
+                seconds = float(self.timeout)
+                msgspec.structs.force_setattr(self, "timeout", None if seconds == math.inf else seconds)
+        if self.user_expressions is not None:
+            for name, expression in as_dict("user_expressions", self.user_expressions).items():
+                if not (isinstance(name, str) and isinstance(expression, str)):
+                    raise ArgumentError(
+                        f"user_expressions must map names to expressions, both str, not {name!r} to {expression!r:.200}"
+                    )
+        if self.stdin is not None:
+            _check_stdin(self.stdin)
         if self.on_output is not None and not callable(self.on_output):
             raise ArgumentError(f"on_output must be a function, not {self.on_output!r}")
         if self.msg_id is not None:
@@ -63,6 +71,21 @@ class ExecuteOptions(msgspec.Struct, frozen=True, kw_only=True):
             "user_expressions": as_dict("user_expressions", self.user_expressions),
             "stop_on_error": self.stop_on_error,
         }
+
+
+def _check_stdin(function: object) -> None:
+    """Raise an ArgumentError for what is no function, or cannot be called as a stdin handler is."""
+    if not callable(function):
+        raise ArgumentError(f"stdin must be a function, not {function!r}")
+    try:
+        inspect.signature(function).bind("prompt", False)
+    except ValueError:
+        return  # it has no signature to look at
+    except TypeError as exc:
+        raise ArgumentError(
+            "stdin is called with the prompt and whether the answer is a password, as `lambda prompt, password: ...` can be; "
+            f"{function!r} cannot: {exc}"
+        ) from exc
 
 
 class OpenOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +121,8 @@ class OpenOptions(msgspec.Struct, frozen=True, kw_only=True):
             ("heartbeat_misses", int, True),
         ):
             value = getattr(self, name)
+            if kind is float and is_duration(value):
+                value = float(value)
             if not isinstance(value, (int, kind)) or not (value > 0 if positive else value >= 0):
                 what = f"{'positive' if positive else 'non-negative'} {'number' if kind is float else 'integer'}"
                 raise ArgumentError(f"{name} must be a {what}, not {value!r}")

@@ -13,11 +13,19 @@ from .._protocol import (
     IsCompleteReply,
     KernelInfo,
     Message,
-    check_code,
+    check_text,
     read_reply,
 )
 
 __all__ = ["Questions"]
+
+
+def _position(code: str, cursor_pos: int | None) -> int:
+    if cursor_pos is None:
+        return len(code)
+    if not isinstance(cursor_pos, int) or isinstance(cursor_pos, bool) or not 0 <= cursor_pos <= len(code):
+        raise ArgumentError(f"cursor_pos must be a position in the code, 0 to {len(code)}, not {cursor_pos!r}")
+    return cursor_pos
 
 
 class Questions:
@@ -28,7 +36,7 @@ class Questions:
 
     async def complete(self, code: str, cursor_pos: int | None = None) -> CompleteReply:
         """Ask for completions at a position in the code (in code points; None means its end)."""
-        content = {"code": check_code(code), "cursor_pos": len(code) if cursor_pos is None else cursor_pos}
+        content = {"code": check_text("code", code), "cursor_pos": _position(code, cursor_pos)}
         return read_reply((await self.request("complete_request", content)).content, CompleteReply)
 
     async def inspect(self, code: str, cursor_pos: int | None = None, *, detail_level: int = 0) -> InspectReply:
@@ -37,8 +45,8 @@ class Questions:
         ``detail_level`` 1 asks for more, such as the source.
         """
         content = {
-            "code": check_code(code),
-            "cursor_pos": len(code) if cursor_pos is None else cursor_pos,
+            "code": check_text("code", code),
+            "cursor_pos": _position(code, cursor_pos),
             "detail_level": detail_level,
         }
         return read_reply((await self.request("inspect_request", content)).content, InspectReply)
@@ -46,7 +54,7 @@ class Questions:
     async def is_complete(self, code: str) -> IsCompleteReply:
         """Ask whether the code is ready to be run, or wants another line."""
         return read_reply(
-            (await self.request("is_complete_request", {"code": check_code(code)})).content, IsCompleteReply
+            (await self.request("is_complete_request", {"code": check_text("code", code)})).content, IsCompleteReply
         )
 
     async def history(

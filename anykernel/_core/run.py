@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import time
-import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
@@ -30,8 +29,11 @@ from .._protocol import (
     StdinError,
     bounded_error,
     failure_of,
+    pages_of,
     parse_output,
+    timeout_error,
 )
+from .audience import Audience
 from .context import Context
 from .dispatcher import Dispatcher
 from .handlers import Handlers
@@ -43,9 +45,6 @@ from .tasks import Signal, run_apart
 
 __all__ = ["Run", "State", "same"]
 
-# What an output takes in memory besides its text or data, in bytes, about.
-_OUTPUT_OVERHEAD = 256
-
 State = Literal["queued", "sent", "running", "settled"]
 
 
@@ -53,8 +52,8 @@ class Run(Request):
     """One execute request; queued by its dispatcher, settled by what the router hands it."""
 
     __slots__ = (
-        "_changed", "_check", "_idle", "_interrupts", "_message", "_record", "_replied", "_router", "_settled", "_silent",
-        "_started_time", "_streams", "code_started", "context", "dispatcher", "doomed", "driven", "error", "fold",
+        "_audience", "_changed", "_check", "_idle", "_interrupts", "_message", "_record", "_replied", "_router", "_settled", "_silent",
+        "_started_time", "code_started", "context", "dispatcher", "doomed", "driven", "error", "fold",
         "handlers", "msg_id", "prompts", "released", "result", "state", "stopping", "timeout", "timeout_scope",
     )  # fmt: skip
 
@@ -92,14 +91,13 @@ class Run(Request):
         # Those of the driving task: the timeout, and the user's functions.
         self.timeout_scope: anyio.CancelScope | None = None
         self.handlers: Handlers | None = None
-        # Weak, so that an iteration that is given up ends. (To iterate over a WeakSet takes 2 us, for each output.)
-        self._streams: tuple[weakref.ref[ByteBoundedStream[Any]], ...] = ()
+        self._audience: Audience | None = None
         if options.stdin is not None or options.on_output is not None:
             self.handlers = Handlers(
                 dispatcher.every, self.result, options.stdin, options.on_output, context.limits.output_limit
             )
             if options.on_output is not None:
-                self._add_stream(self.handlers.inbox)
+                self._add(self.handlers.inbox)
 
     # For those who wait for it.
 
@@ -140,7 +138,7 @@ class Run(Request):
         if self.released:
             stream.end(self.failure())
         else:
-            self._add_stream(stream)
+            self._add(stream)
         return stream
 
     def notify_of_changes(self) -> None:
@@ -172,6 +170,11 @@ class Run(Request):
         """Stop it, and wait for that; to be run in a task of the kernel's."""
         await stop(self)
 
+    def expire(self) -> None:
+        """Its time was over before it was queued."""
+        self._record.reply = {"status": "aborted"}
+        self._settle(lambda: timeout_error(self.result, 0, self.context.limits.interrupt_timeout, "settled"))
+
     def fail(self, error: Callable[[], Exception]) -> None:
         """End the waiting for it, though the kernel may still be busy with it."""
         if self.error is None:
@@ -188,7 +191,7 @@ class Run(Request):
         if self._settled is not None:
             self._settled.set()
         self._notify()
-        for stream in self._open_streams():
+        for stream in self._audience.streams() if self._audience is not None else ():
             if self.handlers is None or stream is not self.handlers.inbox:
                 stream.end(self.failure())
 
@@ -238,26 +241,25 @@ class Run(Request):
         self._code_runs()
         if self.handlers is not None:
             self.handlers.on_output()
-        self.context.displays.show(output, message.size, self.fold)
-        if self._streams:
-            self._stream(output, message.size)
+        self._show(output, message.size)
+
+    def _show(self, output: Output, size: int) -> None:
+        self.context.displays.show(output, size, self.fold)
+        self._send(output, size)
 
     def _take_update(self, message: Message) -> None:
         # The displays themselves are updated by the kernel, for all executions at once.
         output = parse_output("update_display_data", message.content)
-        self._stream(output, message.size)
+        self._send(output, message.size)
 
-    def _stream(self, output: Output, size: int) -> None:
-        for stream in self._open_streams():
-            stream.send_nowait(output, size + _OUTPUT_OVERHEAD)
-            if stream.dropped:
-                self._record.missed = True
+    def _send(self, output: Output, size: int) -> None:
+        if self._audience is not None and not self._audience.send(output, size):
+            self._record.missed = True
 
-    def _open_streams(self) -> list[ByteBoundedStream[Any]]:
-        return [stream for reference in self._streams if (stream := reference()) is not None]
-
-    def _add_stream(self, stream: ByteBoundedStream[Any]) -> None:
-        self._streams = tuple(map(weakref.ref, (*self._open_streams(), stream)))
+    def _add(self, stream: ByteBoundedStream[Any]) -> None:
+        if self._audience is None:
+            self._audience = Audience()
+        self._audience.add(stream)
 
     def _take_clear(self, message: Message) -> None:
         self.fold.clear(wait=bool(message.content.get("wait")))
@@ -340,6 +342,8 @@ class Run(Request):
 
     def _complete(self) -> None:
         self._record.complete = self._record.incomplete_reason is None
+        for page in pages_of(self._record.reply):  # what `name?` shows; front ends put it behind the outputs
+            self._show(page, len(page.text))
         self._settle()
 
     def _settle(self, error: Callable[[], Exception] | None = None) -> None:

@@ -158,7 +158,10 @@ async def _exchange(executor: Executor, buffers: list[Any], *, awaits: bool) -> 
     if info.implementation not in _WITHOUT_BUFFERS:
         answer, result = await _run(executor, code, silent=not awaits, buffers=[*buffers, _served()[2].encode()])
     else:
-        answer, _ = await _run(executor, _code("open_mailbox", _served()[2]))
+        try:
+            answer, _ = await _run(executor, _code("open_mailbox", _served()[2]))
+        except ProtocolError as exc:  # in its raw mode, xeus-python has no IPython, and says nothing of it
+            raise UnsupportedError("variables need IPython, and this kernel does not run in one") from exc
         answer, result = await _run(
             executor, code, silent=not awaits, mail=(answer.content.get("comm_id", ""), buffers)
         )

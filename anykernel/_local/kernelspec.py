@@ -117,6 +117,8 @@ def _find_kernelspec(name: str) -> KernelSpec | _Installed:
     except NoSuchKernel:
         installed = ", ".join(sorted(manager.find_kernel_specs())) or "none"
         hint = " (`pip install ipykernel` brings it)" if name == "python3" else ""
+        if any(character in name for character in " /\\{"):
+            hint = f"; a command is a list, such as {name.split() or [name]}"
         raise KernelSpecError(f"no kernelspec named {name!r}{hint}; installed are: {installed}") from None
     except (ValueError, TypeError, TraitError, OSError) as exc:
         raise KernelSpecError(f"the kernelspec {name!r} cannot be read: {exc}") from exc

@@ -5,7 +5,7 @@ the standard library and msgspec, and neither does I/O nor knows of anyio or of 
 `ConnectionInfo.write`.) A newcomer begins with ``messages``, then ``outputs``, ``fold`` and ``result``.
 """
 
-from .arguments import as_buffers, as_dict, check_code, check_msg_id, is_duration
+from .arguments import as_buffers, as_dict, check_code, check_msg_id, check_text, is_duration
 from .connection import ConnectionInfo
 from .displays import Displays
 from .ends import ConnectionClosedError, KernelDiedError, KernelRestartedError, ReplayError, StdinError
@@ -26,7 +26,7 @@ from .errors import (
 from .fold import OutputFold, bounded_error
 from .images import Image
 from .messages import END_OF_INPUT, Message, is_idle
-from .outputs import OUTPUT_TYPES, DisplayData, ErrorOutput, ExecuteResult, Output, Stream, parse_output
+from .outputs import OUTPUT_TYPES, DisplayData, ErrorOutput, ExecuteResult, Output, Stream, pages_of, parse_output
 from .replies import (
     CommInfoReply,
     CompleteReply,
@@ -106,6 +106,7 @@ __all__ = [
     "bounded_error",
     "check_code",
     "check_msg_id",
+    "check_text",
     "decode",
     "describe",
     "encode",
@@ -116,6 +117,7 @@ __all__ = [
     "is_duration",
     "is_idle",
     "loads",
+    "pages_of",
     "parse_output",
     "read_reply",
     "served_source",

@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import ArgumentError
 
-__all__ = ["as_buffers", "as_dict", "check_code", "check_msg_id", "is_duration"]
+__all__ = ["as_buffers", "as_dict", "check_code", "check_msg_id", "check_text", "is_duration"]
 
 # Characters of a msg_id: replies quote it, in a header that must not be too large.
 MSG_ID_LIMIT = 1024
@@ -60,6 +60,28 @@ def check_msg_id(msg_id: object) -> str:
     return msg_id
 
 
+def check_text(name: str, text: object) -> str:
+    """Text that every kernel can be sent.
+
+    Raises:
+        ArgumentError: it is no string, or holds half a surrogate pair, which UTF-8 has no form for.
+    """
+    if not isinstance(text, str):
+        raise ArgumentError(f"{name} must be a str, not {type(text).__name__}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as exc:
+            raise ArgumentError(f"{name} holds half a surrogate pair, which cannot be sent: {exc}") from exc
+    return text
+
+
 def is_duration(value: object) -> bool:
-    """Whether it is a number of seconds."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value) and value >= 0
+    """Whether it is a number of seconds; also one of NumPy's, a fraction, and the like."""
+    if isinstance(value, bool | str | bytes) or not hasattr(type(value), "__float__"):
+        return False
+    try:
+        seconds = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return not math.isnan(seconds) and seconds >= 0

@@ -29,6 +29,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .text import terminal_text
+
 __all__ = [
     "AnyKernelError",
     "ArgumentError",
@@ -81,7 +83,8 @@ class KernelProcessError(AnyKernelError):
     """What a kernel process left behind: how it ended and the last it wrote."""
 
     def __init__(self, message: str, *, returncode: int | None = None, stderr: str = "") -> None:
-        last_lines = "\n".join(stderr.rstrip().splitlines()[-15:])
+        shown = "".join(c for c in terminal_text(stderr) if c.isprintable() or c in "\n\t")
+        last_lines = "\n".join(shown.rstrip().splitlines()[-15:])
         super().__init__(f"{message}; the end of its output:\n{last_lines}" if last_lines else message)
         self.returncode = returncode
         """Exit status; negative for the signal that ended it; None where there is no process of ours."""

@@ -4,7 +4,9 @@ from typing import Any
 
 import msgspec
 
+from .bundles import bundle_text
 from .errors import ProtocolError
+from .text import terminal_text
 
 __all__ = [
     "OUTPUT_TYPES",
@@ -14,6 +16,8 @@ __all__ = [
     "Output",
     "Stream",
     "error_output",
+    "error_text",
+    "pages_of",
     "parse_output",
 ]
 
@@ -24,6 +28,12 @@ class Stream(msgspec.Struct, frozen=True, gc=False):
     name: str
     """``"stdout"`` or ``"stderr"``."""
     text: str
+    """As it was written, control sequences included."""
+
+    @property
+    def plain(self) -> str:
+        """`text` as a terminal would show it: without control sequences, with what they do carried out."""
+        return terminal_text(self.text)
 
 
 class DisplayData(msgspec.Struct, frozen=True):
@@ -36,8 +46,13 @@ class DisplayData(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """As text: its ``text/plain``, or what comes nearest."""
-        return _bundle_text(self.data)
+        """What a person would read: its ``text/plain``, or the richest text there is where that says nothing."""
+        return bundle_text(self.data)
+
+    @property
+    def plain(self) -> str:
+        """`text` as a terminal would show it: without control sequences, with what they do carried out."""
+        return terminal_text(self.text)
 
 
 class ExecuteResult(msgspec.Struct, frozen=True):
@@ -50,8 +65,13 @@ class ExecuteResult(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """As text: its ``text/plain``, or what comes nearest."""
-        return _bundle_text(self.data)
+        """What a person would read: its ``text/plain``, or the richest text there is where that says nothing."""
+        return bundle_text(self.data)
+
+    @property
+    def plain(self) -> str:
+        """`text` as a terminal would show it: without control sequences, with what they do carried out."""
+        return terminal_text(self.text)
 
 
 class ErrorOutput(msgspec.Struct, frozen=True):
@@ -65,20 +85,23 @@ class ErrorOutput(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """The traceback, or name and value where the kernel gives none."""
-        return "\n".join(self.traceback) or f"{self.ename}: {self.evalue}"
+        return "\n".join(self.traceback) or error_text(self.ename, self.evalue)
 
-
-def _bundle_text(data: dict[str, Any]) -> str:
-    for mime in ("text/plain", "text/markdown", "text/html"):
-        if isinstance(text := data.get(mime), str):
-            return text
-    return "".join(f"<{mime}>" for mime in data)
+    @property
+    def plain(self) -> str:
+        """`text` as a terminal would show it: without its colours."""
+        return terminal_text(self.text)
 
 
 Output = Stream | DisplayData | ExecuteResult | ErrorOutput
 
 OUTPUT_TYPES = frozenset({"stream", "display_data", "execute_result", "error"})
 """The types of the messages that `parse_output` makes new outputs of."""
+
+
+def error_text(ename: str, evalue: str) -> str:
+    """Name and value of an exception in a line; kernels may leave out either (bash's errors are an exit status)."""
+    return f"{ename or 'the code failed'}: {evalue}" if evalue else ename or "the code failed"
 
 
 def error_output(content: dict[str, Any]) -> ErrorOutput:
@@ -89,6 +112,16 @@ def error_output(content: dict[str, Any]) -> ErrorOutput:
         str(content.get("evalue", "")),
         [str(line) for line in traceback] if isinstance(traceback, list) else [],
     )
+
+
+def pages_of(reply: dict[str, Any]) -> list[DisplayData]:
+    """What a reply's payloads want to be shown in a pager, such as help."""
+    payloads = reply.get("payload")
+    return [
+        DisplayData(payload["data"])
+        for payload in (payloads if isinstance(payloads, list) else [])
+        if isinstance(payload, dict) and payload.get("source") == "page" and isinstance(payload.get("data"), dict)
+    ]
 
 
 def parse_output(msg_type: str, content: dict[str, Any]) -> Output:

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import msgspec
 
 from .cells import to_nbformat
-from .errors import ResultCarryingError
+from .errors import ArgumentError, ResultCarryingError
 from .fold import OutputFold
 from .images import Image, image_of
-from .outputs import DisplayData, ErrorOutput, ExecuteResult, Output, Stream, error_output
-from .text import terminal_text
+from .outputs import DisplayData, ErrorOutput, ExecuteResult, Output, Stream, error_output, error_text
+from .text import shortened_text, terminal_text
 
 __all__ = [
     "ExecutionAbortedError",
@@ -27,6 +27,10 @@ __all__ = [
     "failure_of",
     "timeout_error",
 ]
+
+
+# What replies say of an exception that they do not know.
+_NAMELESS = frozenset({"", "Error", "NoneType"})
 
 
 class Record:
@@ -186,13 +190,20 @@ class Result:
 
     @property
     def error(self) -> ErrorOutput | None:
-        """The exception that ended the code, if one did."""
-        if self.status == "error":
-            return error_output(self._record.reply)
+        """The exception that ended the code, if one did.
+
+        One that the code itself only showed (``showtraceback()``, ``%run``) is among the outputs, and not here.
+        """
+        if self.status not in ("error", None):
+            return None
+        replied = error_output(self._record.reply) if self.status == "error" else None
+        if replied is not None and replied.ename not in _NAMELESS:
+            return replied
+        # No reply yet, or one that does not know: IPython's, where the error was raised while a value was shown.
         for output in reversed(self._record.fold.outputs):
             if isinstance(output, ErrorOutput):
                 return output
-        return None
+        return replied
 
     @property
     def user_expressions(self) -> dict[str, Any]:
@@ -223,6 +234,20 @@ class Result:
                 parts.append(part)
         # No text has a form for lone surrogates; what is read here goes on to files and other services.
         return "".join(parts).encode("utf-8", "replace").decode()
+
+    def render(self, max_chars: int | None = None) -> str:
+        """`text` in at most so many characters (None: all of it), for language models: its middle is left out, and said so.
+
+        Of an error, the end is kept before anything else: the last frames of the traceback, and what was raised.
+
+        Raises:
+            ArgumentError: ``max_chars`` is no positive integer.
+        """
+        if max_chars is None:
+            return self.text
+        if not isinstance(max_chars, int) or isinstance(max_chars, bool) or max_chars < 1:
+            raise ArgumentError(f"max_chars must be None or a positive integer, not {max_chars!r}")
+        return shortened_text(self.text, max_chars, tail=0.75 if self.error is not None else 0.5)
 
     def raise_for_error(self) -> Result:
         """Return this result if the code ran to its end.
@@ -265,7 +290,7 @@ class ExecutionError(ResultCarryingError):
     result: Result | None
 
     def __init__(self, ename: str, evalue: str, traceback: list[str], *, result: Result | None = None) -> None:
-        super().__init__(f"{ename}: {evalue}", result=result)
+        super().__init__(error_text(ename, evalue), result=result)
         self.ename = ename
         self.evalue = evalue
         self.traceback = traceback

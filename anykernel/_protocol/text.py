@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["terminal_text"]
+__all__ = ["shortened_text", "terminal_text"]
 
 # CSI sequences (colours, cursor; but not those that are carried out: "erase in line", and the cursor up and down), strings
 # (titles, links, graphics; ended by BEL or ST), other escapes (character sets, saved cursor), and an escape character
@@ -91,3 +91,26 @@ class _Line:
                 self._blank = end
         else:
             del self._cells[max(0, column - start) :]
+
+
+def shortened_text(text: str, limit: int, *, tail: float = 0.5) -> str:
+    """The text in at most ``limit`` characters: without its middle, where a note says how much is missing.
+
+    ``tail`` is the share that the end gets. Cuts are at line ends where there are some nearby.
+    """
+    if len(text) <= limit:
+        return text
+    note = f"\n[... {len(text)} characters left out ...]\n"  # as long as it can get
+    room = limit - len(note)
+    if room < limit // 2:
+        return text[len(text) - limit :] if tail > 0.5 else text[:limit]
+    end = int(room * tail)
+    first, last = text[: room - end], text[len(text) - end :]
+    # A line that is cut says less than one that is left out whole, if not much is lost by it.
+    if (newline := first.rfind("\n")) > len(first) * 0.8:
+        first = first[: newline + 1]
+    if 0 <= (newline := last.find("\n")) < len(last) * 0.2:
+        last = last[newline + 1 :]
+    missing = len(text) - len(first) - len(last)
+    gap = "" if first.endswith("\n") or not first else "\n"
+    return f"{first}{gap}[... {missing} characters left out ...]\n{last}"

@@ -35,7 +35,18 @@ class BadMessageError(Exception):
 
 
 _decoder = msgspec.json.Decoder(dict[str, Any])
-_encoder = msgspec.json.Encoder()
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars as the numbers they are."""
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        plain = value.item()
+        if type(plain).__module__ == "builtins":
+            return plain
+    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} has no form in JSON")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def loads(data: Frame) -> dict[str, Any]:
@@ -65,7 +76,7 @@ def dumps(value: Any) -> bytes:
     try:
         return _encoder.encode(value)
     except UnicodeEncodeError:
-        text = json.dumps(msgspec.to_builtins(value))
+        text = json.dumps(msgspec.to_builtins(value, enc_hook=_plain))
         if "NaN" in text or "Infinity" in text:  # perhaps as numbers, for which msgspec writes null
             text = json.dumps(json.loads(text, parse_constant=lambda _: None))
         return text.encode()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from .._core import Kernel, OnOutput, StdinHandler, open_task_group
+from .._core import Kernel, OnOutput, StdinHandler, block, open_task_group
 from .._open import open_kernel
 from .._protocol import AnyKernelError, ArgumentError, KernelDiedError, PoolTimeoutError, Result, is_duration
 from .keeping import Keeper
@@ -201,7 +201,7 @@ class Pool:
         return f"<Pool of {self._keeper.size}: {len(self._keeper.idle)} idle, {len(self._keeper.lent)} lent>"
 
 
-@asynccontextmanager
+@block
 async def open_pool(
     kernel: str | Sequence[str] | KernelSpec = "python3",
     *,

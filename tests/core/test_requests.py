@@ -9,6 +9,7 @@ import sys
 from datetime import datetime, timezone
 
 import anyio
+import numpy as np
 import pytest
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
@@ -456,3 +457,75 @@ async def test_a_result_tells_when_it_was_queued_sent_started_and_ended(kernel):
     assert (first.result.ended_at - first.result.started_at).total_seconds() >= 0.05
     assert third.result.queued_at is not None
     assert (third.result.sent_at, third.result.started_at, third.result.ended_at) == (None, None, None)
+
+
+async def test_what_cannot_be_asked_is_refused_before_it_is_sent(kernel):
+    for ask in (
+        lambda: kernel.complete("a", 300),
+        lambda: kernel.complete("a", -1),
+        lambda: kernel.inspect("a", 2),
+        lambda: kernel.complete("\ud800"),
+        lambda: kernel.inspect("\ud800"),
+        lambda: kernel.is_complete("\ud800"),
+    ):
+        with pytest.raises(ArgumentError):
+            await ask()
+    with pytest.raises(ArgumentError, match=r"user_expressions must map .*'a' to"):
+        await kernel.execute("1", user_expressions={"a": np.int64(3)})
+    for handler in (input, lambda: "x", lambda prompt: "x"):
+        with pytest.raises(
+            ArgumentError, match=r"stdin is called with the prompt and whether .*lambda prompt, password"
+        ):
+            await kernel.execute("input()", stdin=handler)
+
+
+async def test_numbers_of_numpy_are_numbers(kernel):
+    with pytest.raises(ExecutionTimeoutError):
+        await kernel.execute("while True: pass", timeout=np.float32(0.3))
+    async with open_kernel(startup_timeout=np.float64(30), shutdown_timeout=np.int64(5)) as other:
+        assert await other.evaluate("1 + 1") == 2
+    content = {"code": "x", "cursor_pos": np.int64(1), "more": [np.float32(0.5), np.bool_(True)]}
+    assert (await kernel.request("complete_request", content)).content["status"] == "ok"
+    with pytest.raises(ArgumentError, match="ndarray"):
+        await kernel.request("complete_request", {"code": np.zeros(2)})
+
+
+async def test_no_time_at_all_runs_nothing(kernel):
+    await kernel.execute("ran = 0")
+    with pytest.raises(ExecutionTimeoutError, match="never runs") as caught:
+        await kernel.execute("ran = 1", timeout=0)
+    assert caught.value.settled
+    execution = await kernel.submit("ran = 1", timeout=0)
+    assert execution.state == "settled"
+    with pytest.raises(ExecutionTimeoutError):
+        await execution.wait()
+    assert await kernel.evaluate("ran") == 0
+    assert kernel.pending == 0
+
+
+async def test_errors_of_an_expression_speak_of_its_own_lines(kernel):
+    with pytest.raises(ExecutionError, match="line 1"):
+        await kernel.evaluate("1 +")
+
+
+async def test_help_that_a_cell_asks_for_is_shown(kernel):
+    seen = []
+    result = await kernel.execute("len?", on_output=seen.append)
+    assert "Return the number of items in a container" in result.text
+    assert [output["output_type"] for output in result.to_nbformat()] == ["display_data"]
+    assert len(seen) == 1
+
+
+async def test_an_error_that_is_raised_while_a_value_is_shown_keeps_its_name(kernel):
+    result = await kernel.execute("class Bad:\n    def __repr__(self): return 1 / 0\nBad()")
+    assert (result.ok, result.error.ename) == (False, "ZeroDivisionError")
+    result = await kernel.execute("try: 1 / 0\nexcept Exception: get_ipython().showtraceback()")
+    assert (result.ok, result.error) == (True, None)
+    assert "ZeroDivisionError" in result.text
+
+
+@pytest.mark.parametrize("name", ["python -m ipykernel -f {connection_file}", "/usr/bin/python", "./kernel"])
+async def test_a_command_that_is_no_list_is_told_to_be_one(name):
+    with pytest.raises(KernelSpecError, match=r"a command is a list, such as \["):
+        async with open_kernel(name):
+            pytest.fail("there is no such kernelspec")

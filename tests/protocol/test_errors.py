@@ -14,6 +14,7 @@ from anykernel._protocol.fold import OutputFold
 from anykernel._protocol.outputs import Stream
 
 ARGUMENTS = {
+    "CellError": (("cell 1 failed",), {"index": 1, "source": "1 / 0", "report": None}),
     "DebugError": (("command", "refused", {"success": False}), {}),
     "ExecutionError": (("NameError", "x", ["line"]), {}),
     "ExecutionTimeoutError": (("too long",), {"settled": True}),

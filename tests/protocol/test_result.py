@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anykernel import (
+    ArgumentError,
     DisplayData,
     ErrorOutput,
     ExecuteResult,
@@ -188,7 +189,7 @@ def test_text_takes_the_form_that_reads_best():
     html, markdown = {"text/html": "<b>h</b>"}, {"text/markdown": "**m**"}
     assert result_of(DisplayData({**html, **markdown, "text/plain": "p"})).text == "p"
     assert result_of(DisplayData({**html, **markdown})).text == "**m**"
-    assert result_of(DisplayData(html)).text == "<b>h</b>"
+    assert result_of(DisplayData(html)).text == "h"
     assert result_of(DisplayData({"image/png": "aaaa", "a/b": 1})).text == "<image/png><a/b>"
     assert result_of(DisplayData({"text/plain": 7, "text/html": "h"})).text == "h"
 
@@ -459,3 +460,72 @@ def test_a_result_shows_status_count_and_the_beginning_of_its_text():
     result._record.execution_count = 3
     assert repr(result) == f"<Result ok [3] '{'x' * 57}...'>"
     assert repr(result_of(out("short"))) == "<Result partial [None] 'short'>"
+
+
+def test_an_object_that_has_no_text_of_its_own_is_read_in_the_richest_form_there_is():
+    display = "<IPython.core.display.{} object>"
+    for data, text in (
+        ({"text/plain": display.format("Markdown"), "text/markdown": "# T"}, "# T"),
+        ({"text/plain": display.format("Latex"), "text/latex": "$x$"}, "$x$"),
+        ({"text/plain": display.format("HTML"), "text/html": "<script>x</script><b>seen</b>"}, "seen"),
+        ({"text/plain": display.format("JSON"), "application/json": {"a": [1]}}, '{"a": [1]}'),
+        ({"text/plain": display.format("Image"), "image/png": "aGk="}, "<image/png>"),
+        ({"text/plain": "<__main__.Thing at 0x7f00>", "text/html": "<i>rich</i>"}, "rich"),
+        ({"text/plain": "<__main__.Thing at 0x7f00>"}, "<__main__.Thing at 0x7f00>"),
+        ({"text/plain": "   a\n0  1", "text/html": "<table></table>"}, "   a\n0  1"),
+        (
+            {"application/vnd.plotly.v1+json": {}, "text/html": f"<div><script>{'x' * 5_000_000}</script></div>"},
+            "<application/vnd.plotly.v1+json>",
+        ),
+    ):
+        assert result_of(DisplayData(data)).text == text
+        assert DisplayData(data).plain == text
+
+
+def test_outputs_have_their_text_raw_and_as_a_terminal_would_show_it():
+    assert (out("\x1b[1m 10%\r100%").text, out("\x1b[1m 10%\r100%").plain) == ("\x1b[1m 10%\r100%", "100%")
+    error = ErrorOutput("E", "v", ["\x1b[31mline"])
+    assert (error.text, error.plain) == ("\x1b[31mline", "line")
+
+
+def test_an_error_that_was_only_shown_is_an_output_and_not_the_results():
+    shown_error = ErrorOutput("ValueError", "shown", ["t"])
+    result = result_of(shown_error, reply={"status": "ok"})
+    assert (result.ok, result.error, result.outputs) == (True, None, [shown_error])
+    assert result.raise_for_error() is result
+    reply = {"status": "error", "ename": "NoneType", "evalue": "None"}
+    published = ErrorOutput("ZeroDivisionError", "division by zero", ["t"])
+    assert result_of(shown_error, published, reply=reply).error == published
+    with pytest.raises(ExecutionError, match="ZeroDivisionError"):
+        result_of(published, reply=reply).raise_for_error()
+    interrupted = {"status": "error", "ename": "KeyboardInterrupt", "evalue": ""}
+    assert result_of(shown_error, reply=interrupted).error.ename == "KeyboardInterrupt"
+    assert result_of(published).error == published  # no reply yet
+
+
+@pytest.mark.parametrize(
+    ("ename", "evalue", "text"), [("", "1", "the code failed: 1"), ("", "", "the code failed"), ("E", "", "E")]
+)
+def test_errors_without_a_name_or_value_can_be_read(ename, evalue, text):
+    assert ErrorOutput(ename, evalue, []).text == text
+    assert str(ExecutionError(ename, evalue, [])) == text
+
+
+def test_a_result_is_rendered_in_so_many_characters_with_its_ends():
+    text = "".join(f"line {n}\n" for n in range(1000))
+    result = result_of(out(text))
+    assert result.render() == result.render(10**6) == text
+    for limit in (1, 10, 50, 100, 1000, 5000):
+        short = result.render(limit)
+        assert 0 < len(short) <= limit
+    short = result.render(500)
+    assert short.startswith("line 0\n")
+    assert short.endswith("line 999\n")
+    left_out = int(re.search(r"\[\.\.\. (\d+) characters left out \.\.\.\]", short)[1])
+    assert len(short.replace(f"[... {left_out} characters left out ...]\n", "")) + left_out == len(text)
+    failed = result_of(out(text), ErrorOutput("E", "last", ["frame\n" * 50, "E: last"]), reply=ERROR)
+    assert "E: last" in failed.render(60)
+    assert failed.render(1000).count("frame") >= 40
+    for wrong in (0, -1, 1.5, "10", True):
+        with pytest.raises(ArgumentError):
+            result.render(wrong)
