@@ -65,7 +65,8 @@ def _read_url(url: str) -> str:
             "reading a notebook from a URL needs fsspec: pip install 'anykernel-client[notebook]'", name="fsspec"
         ) from exc
     try:
-        with fsspec.open(url, "rt", encoding="utf-8") as file:
+        opened: Any = fsspec.open(url, "rt", encoding="utf-8")
+        with opened as file:
             return str(file.read())
     except Exception as exc:  # whatever the many file systems raise
         raise ArgumentError(f"cannot read {url!r}: {exc}") from exc

@@ -310,7 +310,8 @@ def _write(entry: CellReport) -> None:
 
 
 def _outputs_of(result: Result) -> list[NotebookNode]:
-    return [nbformat.from_dict(output) for output in result.to_nbformat()]
+    outputs: Any = [nbformat.from_dict(output) for output in result.to_nbformat()]
+    return outputs  # type: ignore[no-any-return]
 
 
 def _iso(time: datetime) -> str:

@@ -353,19 +353,19 @@ def test_members_of_sets_that_do_not_travel_are_refused_and_not_asked_for_their_
 
 def test_arrow_data_that_lies_about_itself_is_refused():
     table = pa.table({"text": ["first", "second", "third"]})
-    for value in (table, table.to_batches()[0], table.to_pandas()):
+    for value in (table, table.to_batches()[0]):
         buffers = encode(value)
         data = bytearray(buffers[-1])
         offsets = struct.pack("<4i", 0, 5, 11, 16)
         assert decode([*buffers[:-1], bytes(data)]) is not None
         where = data.index(offsets)
         data[where : where + 16] = struct.pack("<4i", 0, 5, 2**30, 2**30 + 5)  # far behind the data
-        with pytest.raises(ValueError, match="offset|length"):
+        with pytest.raises(ValueError, match=r"offset|length"):
             decode([*buffers[:-1], bytes(data)])
 
 
 def test_an_arrow_that_runs_code_of_what_it_reads_is_not_used(monkeypatch):
     buffers = encode(pa.table({"n": [1]}))
     monkeypatch.setattr(pa, "__version__", "14.0.0")
-    with pytest.raises(ImportError, match="14.0.1 or newer"):
+    with pytest.raises(ImportError, match=r"14\.0\.1 or newer"):
         decode(buffers)
