@@ -49,7 +49,7 @@ TOLD = {
         True, "ok", True, "out\n", "1", "out\n", "Ada\n", 2, 2, 1, 1, "fast", True, "out\n", "KeyboardInterrupt",
         "NameError", True,
     ],
-    "nbclient": [True, "out\n", True, True, True, True, True],
+    "nbclient": ["out\n", True, "out\n", True, True, True, True, True],
 }  # fmt: skip
 
 THEIRS["jupyter_client"] = """
@@ -278,8 +278,8 @@ NOTEBOOK = """
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
-notebook = new_notebook(cells=[new_code_cell(source) for source in (code, "1 / 0", BUSY, DIE)])
-cell, failing, busy, dying = notebook.cells
+notebook = new_notebook(cells=[new_code_cell(code)])
+sources = [code, "1 / 0", BUSY, DIE]
 """
 
 THEIRS["nbclient"] = f"""{NOTEBOOK}
@@ -287,40 +287,47 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 async def main():
+    global notebook
     <<1>>
+    tell(notebook.cells[0].outputs[0].text)
+    notebook = new_notebook(cells=[new_code_cell(source) for source in sources])
+    cell, failing, busy, dying = notebook.cells
+    <<2>>
         tell(await client.km.is_alive())
-        <<2>>
-        tell(cell.outputs[0].text)
-        tell(await raised(<<5>>, client.async_execute_cell(failing, 1)))
         <<3>>
+        tell(cell.outputs[0].text)
+        tell(await raised(<<6>>, client.async_execute_cell(failing, 1)))
+        <<4>>
         await client.async_execute_cell(failing, 1)
         tell(failing.outputs[0].ename == "ZeroDivisionError")
-        <<4>>
+        <<5>>
         tell(client.timeout == 1)
-        tell(await raised(<<6>>, client.async_execute_cell(busy, 2)))
+        tell(await raised(<<7>>, client.async_execute_cell(busy, 2)))
         await client.km.restart_kernel()
         await client.kc.wait_for_ready()
-        tell(await raised(<<7>>, client.async_execute_cell(dying, 3)))
+        tell(await raised(<<8>>, client.async_execute_cell(dying, 3)))
 """
 
 OURS["nbclient"] = f"""{NOTEBOOK}
 from anykernel import *
 
 async def main():
-    global cell
     <<1>>
+    tell(report.notebook.cells[0].outputs[0].text)
+    cell, failing, busy, dying = (new_code_cell(source) for source in sources)
+    <<2>>
         tell(kernel.is_alive)
-        <<2>>
+        <<3>>
         tell(cell.outputs[0].text)
-        tell(await raised(<<5>>, kernel.execute(failing.source, check=True)))
+        tell(await raised(<<6>>, kernel.execute(failing.source, check=True)))
         cell = failing
-        result = <<3>>
+        result = <<4>>
         tell(result.error.ename == "ZeroDivisionError")
         cell = new_code_cell("1")
-        result = <<4>>
+        result = <<5>>
         tell(result.ok)
-        tell(await raised(<<6>>, kernel.execute(busy.source, timeout=1)))
-        tell(await raised(<<7>>, kernel.execute(dying.source)))
+        tell(await raised(<<7>>, kernel.execute(busy.source, timeout=1)))
+        tell(await raised(<<8>>, kernel.execute(dying.source)))
 """
 
 

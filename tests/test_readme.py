@@ -150,8 +150,8 @@ def test_the_contents_list_every_section_in_order():
     assert re.findall(r"\(#([^)]+)\)", contents) == [slug(s) for s in sections if s != "Contents"]
 
 
-def test_the_tests_that_the_readme_names_are_there():
-    named = re.findall(r"`((?:tests|docs|benchmarks)/[\w./-]+)`", README.read_text())
+def test_the_rooms_and_tests_that_the_readme_names_are_there():
+    named = re.findall(r"`((?:anykernel|tests|docs|benchmarks)/[\w./-]+)`", README.read_text())
     assert len(named) > 10
     for path in named:
         assert (ROOT / path).exists(), path
