@@ -13,13 +13,14 @@ from .events import KernelEvent
 from .execution import Execution
 from .handlers import OnOutput, StdinHandler
 from .kernel import Kernel
+from .loops import running_asyncio_loop
 from .options import OpenOptions
 from .owner import Owner, Witness
 from .request import Ending, closed_ending
 from .router import Router
 from .streams import ByteBoundedStream
 from .subshell import Subshell
-from .tasks import Signal, open_task_group, running_asyncio_loop
+from .tasks import Signal, open_task_group
 from .transport import Receiver, Transport
 
 __all__ = [

@@ -247,6 +247,7 @@ class Comm:
             ArgumentError: the data has no JSON form, or a buffer is none.
             KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away.
         """
+        self._line.stream.home.check()
         await anyio.lowlevel.checkpoint()
         self._line.check_open()
         self._line.send("comm_msg", data, metadata, buffers)
@@ -271,6 +272,7 @@ class Comm:
         Raises:
             ArgumentError: the data has no JSON form; the comm stays open.
         """
+        self._line.stream.home.check()
         await anyio.lowlevel.checkpoint()
         self._line.close(data, metadata, buffers)
 

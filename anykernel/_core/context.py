@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from .._protocol import Displays
+from .home import Home
 from .tasks import StartSoon
 
 __all__ = ["Context", "Limits"]
@@ -25,15 +26,22 @@ class Limits:
 class Context:
     """One for each shell, made with it."""
 
-    __slots__ = ("displays", "interrupt", "limits", "start_soon")
+    __slots__ = ("displays", "home", "interrupt", "limits", "start_soon")
 
     def __init__(
-        self, limits: Limits, displays: Displays, start_soon: StartSoon, interrupt: Callable[[], Awaitable[None]]
+        self,
+        limits: Limits,
+        displays: Displays,
+        home: Home,
+        start_soon: StartSoon,
+        interrupt: Callable[[], Awaitable[None]],
     ) -> None:
         self.limits = limits
         self.displays = displays
         """The kernel's, of all its shells."""
+        self.home = home
+        """Where the kernel may be used."""
         self.start_soon = start_soon
-        """Runs an async function in a task of the kernel's block."""
+        """Runs an async function in a task of the kernel's block, while that has any."""
         self.interrupt = interrupt
         """Interrupts what the shell runs."""

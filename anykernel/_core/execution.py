@@ -51,6 +51,7 @@ class Execution:
             ExecutionTimeoutError: the ``timeout`` it was made with is over.
             ExecutionError, ExecutionAbortedError: with ``check=True``.
         """
+        self._run.context.home.check()
         await self._run.wait_settled()
         return self._run.outcome()
 
@@ -61,10 +62,12 @@ class Execution:
         Returns whether it has settled; if not, the code ignored the interrupts, and the kernel is still busy
         with it.
         """
+        self._run.context.home.check()
         await self._run.stop_apart()
         return self.state == "settled"
 
     def __aiter__(self) -> AsyncIterator[Output]:
+        self._run.context.home.check()
         return self._run.new_stream()
 
     def watch(self) -> AsyncIterator[list[Output]]:
@@ -75,6 +78,7 @@ class Execution:
         while the consumer is busy are given as one. Updates of displays that come later are in `Result.outputs`; for
         when they come, see ``kernel.messages("update_display_data")``.
         """
+        self._run.context.home.check()
         self._run.notify_of_changes()
         return _Watch(self._run)
 
@@ -93,6 +97,7 @@ class _Watch:
         return self
 
     async def __anext__(self) -> list[Output]:
+        self._run.context.home.check()
         await anyio.lowlevel.checkpoint()
         run, seen = self._run, self._seen
         if seen is not None:

@@ -45,7 +45,7 @@ class Executor:
     def __init__(self, link: Link, lifecycle: Lifecycle) -> None:
         self.link = link
         self.lifecycle = lifecycle
-        self.context = Context(link.limits, link.displays, link.start_soon, self.interrupt)
+        self.context = Context(link.limits, link.displays, link.home, link.start_soon, self.interrupt)
 
     @property
     def connection(self) -> Connection | None:
@@ -70,7 +70,7 @@ class Executor:
     ) -> Run:
         """Queue code."""
         check_code(code)
-        self.link.check_thread()
+        self.link.home.check()
         # A caller that is cancelled already sends nothing.
         await anyio.lowlevel.checkpoint_if_cancelled()
         connection = self.connection
@@ -178,8 +178,8 @@ class Executor:
                 patience *= 2
 
         dispatcher.hold()
-        self.link.start_soon(run)
-        await done.wait()
+        if self.link.start_soon(run):
+            await done.wait()
         if errors:
             raise errors[0]
 

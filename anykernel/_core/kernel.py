@@ -67,7 +67,7 @@ class Kernel(Shell):
         Raises:
             ConnectionClosedError: that has ended already.
         """
-        self._link.check_thread()
+        self._link.home.check()
         await anyio.lowlevel.checkpoint()
         if self._link.closed is not None:
             raise self._link.closed(None)
@@ -215,7 +215,7 @@ class Kernel(Shell):
             ConnectionClosedError: the block has ended, or the kernel was shut down.
             UnsupportedError: the kernel was connected to, not started.
         """
-        self._link.check_thread()
+        self._link.home.check()
         await self._lifecycle.restart()
 
     async def shutdown(self) -> None:
@@ -224,7 +224,7 @@ class Kernel(Shell):
         Leaving the block of `open_kernel` does this by itself. A kernel that was connected to is asked to end
         with this call only, and is waited for at most ``shutdown_timeout`` seconds.
         """
-        self._link.check_thread()
+        self._link.home.check()
         await self._lifecycle.shutdown()
 
     @property

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from threading import get_ident
 from typing import Any, TypeVar
 
 import anyio
 import anyio.lowlevel
 
-from .._protocol import Displays, Message, UnsupportedError
+from .._protocol import Displays, Message
 from .connection import Connection
 from .context import Limits
 from .events import Events
+from .home import Home
 from .request import Ending, Request
 from .streams import MESSAGE_OVERHEAD, ByteBoundedStream
 from .tasks import StartSoon
@@ -32,7 +32,9 @@ class Link:
 
     def __init__(self, start_soon: StartSoon, limits: Limits) -> None:
         self.start_soon = start_soon
-        """Runs an async function in a task of the kernel's block."""
+        """Runs an async function in a task of the kernel's block, while that has any."""
+        self.home = Home()
+        """Where the kernel may be used."""
         self.limits = limits
         self.displays = Displays()
         self.events = Events()
@@ -42,8 +44,6 @@ class Link:
         """The one now, or before the restart that is under way."""
         self.closed: Ending | None = None
         """Why no connection will follow."""
-        # The thread whose event loop the kernel belongs to.
-        self._thread = get_ident()
         self._attached = anyio.Event()
         # Which message types each wants, its stream, and what is put into it for a message (nothing for None).
         self._subscribers: list[tuple[frozenset[str], ByteBoundedStream[Any], Callable[[Message], Any]]] = []
@@ -57,7 +57,6 @@ class Link:
 
     def detach(self) -> None:
         """Let calls wait for the next connection."""
-        self._thread = get_ident()
         self.connection = None
         self._attached = anyio.Event()
 
@@ -99,17 +98,9 @@ class Link:
 
     # For the shells.
 
-    def check_thread(self) -> None:
-        """Refuse to be used from where whoever waits would never be woken."""
-        if get_ident() != self._thread:
-            raise UnsupportedError(
-                "a kernel can be used only in the thread whose event loop opened it; from another thread, "
-                "call it by `anyio.from_thread.run` or a portal"
-            )
-
     async def connected(self) -> Connection:
         """The connection; where there is none, wait for the next."""
-        self.check_thread()
+        self.home.check()
         while self.connection is None:
             await self._attached.wait()
         return self.connection
@@ -119,7 +110,7 @@ class Link:
         self, types: Iterable[str], convert: Callable[[Message], T | None]
     ) -> AsyncIterator[ByteBoundedStream[T]]:
         """Receive what is published from now on, of some types (of none, all), as ``convert`` makes it."""
-        self.check_thread()
+        self.home.check()
         await anyio.lowlevel.checkpoint()
         stream: ByteBoundedStream[T] = ByteBoundedStream(self.limits.output_limit)
         if self.connection is not None and self.connection.router.ending is not None:

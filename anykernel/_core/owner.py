@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -19,11 +20,13 @@ from .._protocol import (
     KernelStartError,
     KernelStartTimeoutError,
     Message,
+    UnsupportedError,
     read_reply,
 )
 from .asking import ask, ask_optional
 from .connection import Connection, Lifecycle
 from .context import Limits
+from .home import HomeTask
 from .kernel import Kernel
 from .link import Link
 from .options import OpenOptions
@@ -33,6 +36,8 @@ from .tasks import open_task_group
 from .transport import Transport
 
 __all__ = ["Owner", "Witness"]
+
+logger = logging.getLogger("anykernel")
 
 # Seconds between two requests by which a kernel that does not greet is found to reach us on IOPub.
 PROBE_INTERVAL = 0.05
@@ -70,10 +75,17 @@ class Owner(Lifecycle):
         self._helpers: TaskGroup
         self.closed = False
         self._scope = anyio.CancelScope()
+        self._over = anyio.Event()  # set when nothing of the owning is left
         self._router: Router | None = None
 
-        def start_soon(func: Callable[[], Coroutine[Any, Any, object]]) -> None:
-            self._helpers.start_soon(func)
+        def start_soon(func: Callable[[], Coroutine[Any, Any, object]]) -> bool:
+            coroutine = func()
+            try:
+                self._helpers.start_soon(lambda: coroutine)
+            except RuntimeError:  # the task group has ended: after `shutdown`, the block goes on without it
+                coroutine.close()
+                return False
+            return True
 
         limits = Limits(output_limit=options.output_limit, interrupt_timeout=options.interrupt_timeout)
         self.link = Link(start_soon, limits)
@@ -81,7 +93,12 @@ class Owner(Lifecycle):
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Kernel]:
-        """The kernel, ready, for the length of a block; at its end its tasks are cancelled."""
+        """The kernel, ready, for the length of a block; at its end its tasks are cancelled.
+
+        Raises:
+            UnsupportedError: the block was left in another task than entered; the kernel is gone all the same.
+        """
+        home = HomeTask()
         try:
             await self._tasks.start(self._own)
             # From here on, a cancellation of the block reaches the block only, and `close` ends the owning:
@@ -89,15 +106,43 @@ class Owner(Lifecycle):
             # start is over: that is to be cancelled with the block.
             self._scope.shield = True
             yield self.kernel
+        except BaseException as exc:
+            if not home.is_here:
+                logger.warning("%s: %r", await self._leave_elsewhere(), exc)  # the user's own error goes on
+            raise
+        else:
+            if not home.is_here:
+                raise UnsupportedError(await self._leave_elsewhere())
         finally:
             # (This ends all tasks. To cancel the task group would cancel the task of the block, too, and up to Python 3.12
             # that would not be taken back in a task in which an asyncio.TaskGroup has failed.)
+            if self.link.home.is_here:
+                self.close()
+
+    async def _leave_elsewhere(self) -> str:
+        """Leave the block in another task than entered it; what is wrong with that."""
+        home, block = self.link.home, "anykernel: the block of a kernel (`async with open_kernel()` and the like)"
+        if home.is_in_another_process:
+            return f"{block} was left in a forked child; the kernel stays its parent's"
+        text = (
+            f"{block} was left in another task than the one that entered it, as fixtures, start and stop methods, and "
+            "cells of notebooks do; or it was never left. Give the kernel a task of its own; docs/recipes.md shows how for each"
+        )
+        if home.is_here:
             self.close()
+            with anyio.CancelScope(shield=True):
+                await self._over.wait()
+            return f"{text}. (The kernel is gone all the same.)"
+        home.call(self.close)
+        return f"{text}. (Even the event loop is another one: the kernel ends when its own one runs, or with this process.)"
 
     async def _own(self, *, task_status: TaskStatus[None]) -> None:
-        with self._scope:
-            async with open_task_group() as self._helpers:
-                await self._run(task_status)
+        try:
+            with self._scope:
+                async with open_task_group() as self._helpers:
+                    await self._run(task_status)
+        finally:
+            self._over.set()
 
     async def _run(self, task_status: TaskStatus[None]) -> None:
         raise NotImplementedError

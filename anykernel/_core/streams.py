@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from threading import get_ident
 from typing import TypeVar
 
 import anyio
@@ -11,6 +12,7 @@ import anyio.lowlevel
 from anyio.abc import ObjectReceiveStream
 from anyio.streams.memory import MemoryObjectStreamStatistics
 
+from .home import Home
 from .tasks import Signal
 
 __all__ = ["MESSAGE_OVERHEAD", "ByteBoundedStream"]
@@ -30,6 +32,8 @@ class ByteBoundedStream(ObjectReceiveStream[T]):
     """
 
     def __init__(self, limit: int) -> None:
+        self.home = Home()
+        """Where it may be received from: where it was made."""
         self.dropped = 0
         """How many items were dropped because the consumer was too slow."""
         self._limit = limit
@@ -40,7 +44,7 @@ class ByteBoundedStream(ObjectReceiveStream[T]):
         self._error: Exception | None = None
         self._closed = False
         self._waiting = 0
-        self._changed = Signal()
+        self._changed = Signal(self.home)
 
     def send_nowait(self, item: T, size: int) -> None:
         """Append one item of ``size`` bytes; one of 0 bytes is never dropped, nor is the last."""
@@ -77,6 +81,7 @@ class ByteBoundedStream(ObjectReceiveStream[T]):
 
         The streams of this package close by themselves at the end of the block that gave them.
         """
+        self.home.check()
         self._closed = True
         self.close()
         self._changed.set()
@@ -100,7 +105,10 @@ class ByteBoundedStream(ObjectReceiveStream[T]):
             anyio.EndOfStream: no more will come.
             anyio.ClosedResourceError: it was closed by `aclose`.
             AnyKernelError: the error that ended it.
+            UnsupportedError: this is not where the kernel may be used.
         """
+        if get_ident() != self.home.thread:  # the rest is looked at where it waits
+            self.home.check()
         self._received += 1
         if not self._received % 64:
             await anyio.lowlevel.checkpoint()  # for the other tasks, where there is much to receive

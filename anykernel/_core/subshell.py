@@ -103,7 +103,7 @@ class _SubshellExecutor(Executor):
         return self._connection
 
     async def connected(self) -> Connection:
-        self.link.check_thread()
+        self.link.home.check()
         self._dispatcher.check()
         return self._connection
 
@@ -111,6 +111,7 @@ class _SubshellExecutor(Executor):
         return self._dispatcher
 
     async def interrupt(self) -> None:
+        self.link.home.check()
         if self._deleted:
             self._dispatcher.check()
         if not self._located:

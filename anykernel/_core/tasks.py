@@ -10,22 +10,26 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import TaskGroup
 
+from .home import Home, HomeTask
+from .loops import running_asyncio_loop
+
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
+    from asyncio import Future
 
-__all__ = ["Signal", "StartSoon", "open_task_group", "run_apart", "running_asyncio_loop"]
+__all__ = ["Signal", "StartSoon", "open_task_group", "run_apart"]
 
-StartSoon = Callable[[Callable[[], Coroutine[Any, Any, object]]], None]
-"""Runs an async function in a task of its own."""
+StartSoon = Callable[[Callable[[], Coroutine[Any, Any, object]]], bool]
+"""Runs an async function in a task of its own; False where there can be none any more, and the function is not run."""
 
 
 async def run_apart(start_soon: StartSoon, function: Callable[[], Coroutine[Any, Any, object]]) -> None:
     """Run a function to its end in a task of its own, and wait for that, shielded.
 
-    For what must be done even if the caller is torn away: shields do not hold off asyncio's own ``Task.cancel``.
+    For what must be done even if the caller is torn away: shields do not hold off asyncio's own ``Task.cancel``. Where
+    there can be no task any more, it is run here: then there is no kernel that it could wait for.
     """
     done = anyio.Event()
 
@@ -35,18 +39,30 @@ async def run_apart(start_soon: StartSoon, function: Callable[[], Coroutine[Any,
         finally:
             done.set()
 
-    start_soon(run)
+    started = start_soon(run)
     with anyio.CancelScope(shield=True):
-        await done.wait()
+        await (done.wait() if started else run())
 
 
 @asynccontextmanager
 async def open_task_group() -> AsyncIterator[TaskGroup]:
-    """A task group that raises a single error as it is, not in a group of one."""
+    """A task group that raises a single error as it is, not in a group of one.
+
+    Left in another task than entered, which task groups cannot be (anyio raises on asyncio, and waits for ever on trio),
+    it is given up: who does so must have seen to it that its tasks end.
+    """
     error: BaseException | None = None
+    home, tasks = HomeTask(), anyio.create_task_group()
     try:
-        async with anyio.create_task_group() as tasks:
+        await tasks.__aenter__()
+        try:
             yield tasks
+        except BaseException as exc:
+            if not home.is_here or not await tasks.__aexit__(type(exc), exc, exc.__traceback__):
+                raise
+        else:
+            if home.is_here:
+                await tasks.__aexit__(None, None, None)
     except BaseExceptionGroup as group:
         if len(group.exceptions) != 1:
             raise
@@ -59,28 +75,20 @@ async def open_task_group() -> AsyncIterator[TaskGroup]:
             del error
 
 
-def running_asyncio_loop() -> AbstractEventLoop | None:
-    """The event loop that runs here, if it is one of asyncio's."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return None
-    try:
-        loop: AbstractEventLoop = asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-    return loop
-
-
 class Signal:
     """Wakes those who wait for it, again and again.
 
     An `anyio.Event` for each time does the same. But on asyncio, to make, wait for and set one takes 10 us longer than a bare
     future, and that was a quarter of an output for which a task waits.
+
+    Args:
+        home: where alone it may be waited for; None where nobody else can.
     """
 
-    __slots__ = ("_waiters",)
+    __slots__ = ("_home", "_waiters")
 
-    def __init__(self) -> None:
+    def __init__(self, home: Home | None = None) -> None:
+        self._home = home
         # One for each, because on asyncio who is cancelled takes the future he waits for with him.
         self._waiters: list[Future[None] | anyio.Event] = []
 
@@ -94,8 +102,14 @@ class Signal:
                 waiter.set_result(None)
 
     async def wait(self) -> None:
-        """Wait until it is set the next time."""
+        """Wait until it is set the next time.
+
+        Raises:
+            UnsupportedError: this is not where it may be waited for.
+        """
         loop = running_asyncio_loop()
+        if self._home is not None and loop is not self._home.loop:
+            self._home.check()  # it is trio, or another one
         waiter = anyio.Event() if loop is None else loop.create_future()
         self._waiters.append(waiter)
         try:

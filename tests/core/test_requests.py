@@ -294,29 +294,6 @@ async def test_a_jupyter_client_managers_kernel_can_be_connected_to(anyio_backen
         await manager.shutdown_kernel(now=True)  # which cleans up
 
 
-async def test_a_kernel_of_another_threads_event_loop_cannot_be_used(kernel):
-    async def use():
-        for call in (
-            kernel.execute("1"),
-            kernel.submit("1"),
-            kernel.complete("x"),
-            kernel.restart(),
-            kernel.shutdown(),
-        ):
-            with pytest.raises(UnsupportedError, match="from_thread"):
-                await call
-        with pytest.raises(UnsupportedError, match="from_thread"):
-            async with kernel.messages():
-                pass
-
-    await anyio.to_thread.run_sync(anyio.run, use)
-
-    def through_here():
-        return anyio.from_thread.run(kernel.evaluate, "6 * 7")
-
-    assert await anyio.to_thread.run_sync(through_here) == 42
-
-
 async def test_unknown_kernelspecs_are_answered_with_what_is_installed():
     with pytest.raises(KernelSpecError, match=r"'no-such-kernel'.*python3"):
         async with open_kernel("no-such-kernel"):

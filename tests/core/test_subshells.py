@@ -406,3 +406,40 @@ async def test_the_subshell_is_named_in_the_header_and_nowhere_else():
         async with kernel.subshell() as subshell:
             assert (await subshell.complete("x")).matches == ["x"]
             await subshell.request("usage_request", {}, channel="control")
+
+
+@pytest.mark.parametrize("left", ["shut down", "with its kernel's block"])
+async def test_an_error_of_the_users_leaves_a_subshells_block_bare_when_the_kernel_is_gone(left):
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        tasks.start_soon(open_scripted, script)
+        opened = kernel.subshell()
+        subshell = await opened.__aenter__()
+        if left == "shut down":
+
+            async def end():
+                script.reply(await script.next("shutdown_request"))
+                script.transport.gone.set()
+
+            tasks.start_soon(end)
+            await kernel.shutdown()
+            with pytest.raises(ValueError, match="mine"):
+                await leave_by_error(opened, subshell)
+    if left != "shut down":
+        with pytest.raises(ValueError, match="mine"):
+            await leave_by_error(opened, subshell)
+
+
+async def leave_by_error(block, subshell):
+    with pytest.raises(ConnectionClosedError):
+        await subshell.execute("1")
+    error = ValueError("mine")
+    if not await block.__aexit__(ValueError, error, None):
+        raise error
+
+
+async def test_an_error_of_the_users_is_not_swallowed_by_a_subshell_whose_kernel_was_shut_down():
+    with pytest.raises(ValueError, match="mine"):
+        async with open_kernel() as kernel, kernel.subshell() as subshell:
+            assert await subshell.evaluate("1 + 1") == 2
+            await kernel.shutdown()
+            raise ValueError("mine")
