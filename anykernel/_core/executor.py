@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,6 +22,7 @@ from .._protocol import (
     check_msg_id,
 )
 from .asking import Fence, ask
+from .clock import monotonic
 from .connection import Connection, Lifecycle
 from .context import Context
 from .dispatcher import Dispatcher
@@ -91,7 +91,7 @@ class Executor:
 
     async def _wait_connected(self, options: ExecuteOptions) -> tuple[Connection, ExecuteOptions]:
         """Wait for the connection; and the options with what is left of their timeout."""
-        asked, connection = time.monotonic(), None
+        asked, connection = monotonic(), None
         with anyio.move_on_after(options.timeout):
             connection = await self.connected()
         if connection is None:
@@ -100,7 +100,7 @@ class Executor:
                 result=Result("", Record(OutputFold(0))),
                 settled=True,
             )
-        return connection, options.less(time.monotonic() - asked)
+        return connection, options.less(monotonic() - asked)
 
     async def request(
         self,

@@ -19,15 +19,14 @@ import contextlib
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 import anyio
-import msgspec
 
-from .._protocol import ArgumentError, ConnectionClosedError, Message, ProtocolError
+from .._protocol import ArgumentError, ConnectionClosedError, Message, ProtocolError, write_date
+from .clock import monotonic
 from .request import Ending, Request
 from .tasks import Signal
 from .transport import Transport
@@ -80,7 +79,7 @@ class Router:
         self._on_iopub = on_iopub
         self._on_reach = on_reach
         self._requests: dict[str, Request] = {}
-        # Since when (time.monotonic), for how long at least, and whether others' messages on IOPub make it longer.
+        # Since when (monotonic), for how long at least, and whether others' messages on IOPub make it longer.
         self._half_done: dict[Request, tuple[float, float, bool]] = {}
         self._half_done_changed = Signal()
         self._lost = False  # whether the kernel is out of reach
@@ -108,7 +107,7 @@ class Router:
             "msg_type": msg_type,
             "username": "anykernel",
             "session": self.session,
-            "date": msgspec.to_builtins(datetime.now(timezone.utc)),  # 1 us less than isoformat()
+            "date": write_date(datetime.now(timezone.utc)),
             "version": PROTOCOL_VERSION,
             **fields,
         }
@@ -153,7 +152,7 @@ class Router:
 
     def half_done(self, request: Request, *, idle: bool, interrupted: bool = False) -> None:
         """Watch a request of which only the reply, or only (``idle``) the end of its output has come."""
-        self._half_done[request] = (time.monotonic(), INTERRUPTED_GRACE if interrupted else GRACE, not idle)
+        self._half_done[request] = (monotonic(), INTERRUPTED_GRACE if interrupted else GRACE, not idle)
         self._half_done_changed.set()
 
     def deliver(self, message: Message) -> None:
@@ -162,7 +161,7 @@ class Router:
             parent_id = message.parent_id
             request = self._requests.get(parent_id) if parent_id is not None else None
             if message.channel == "iopub":
-                self._iopub_time = time.monotonic()
+                self._iopub_time = monotonic()
                 if not self._iopub_known:
                     # By session, not by request: that may be done before its status comes.
                     ours = message.parent_header.get("session") == self.session
@@ -203,7 +202,7 @@ class Router:
         """The kernel is in reach again: the time of half-done requests begins anew, as what was held up comes now."""
         if self._lost:
             self._lost = False
-            now = time.monotonic()
+            now = monotonic()
             self._half_done = {request: (now, *rest) for request, (_, *rest) in self._half_done.items()}  # type: ignore[misc]
             self._half_done_changed.set()
             self._on_reach(True)
@@ -250,13 +249,13 @@ class Router:
                     for request, (since, grace, silence) in self._half_done.items()
                 }
                 request = min(due, key=due.__getitem__)
-                left = due[request] - time.monotonic()
+                left = due[request] - monotonic()
                 if left > 0:
                     await anyio.sleep(min(left, INTERRUPTED_GRACE))
                     # If the event loop was late, the readers get to run before time is said to be over.
                     woken = -math.inf
-                    while time.monotonic() - woken > 0.05:
-                        woken = time.monotonic()
+                    while monotonic() - woken > 0.05:
+                        woken = monotonic()
                         await anyio.sleep(0.01)
                     continue
                 del self._half_done[request]

@@ -34,6 +34,7 @@ from .._protocol import (
     timeout_error,
 )
 from .audience import Audience
+from .clock import monotonic
 from .context import Context
 from .dispatcher import Dispatcher
 from .handlers import Handlers
@@ -277,7 +278,7 @@ class Run(Request):
         state = message.content.get("execution_state")
         if state == "busy" and self.state == "sent":
             self.state = "running"
-            self._started_time = time.perf_counter()
+            self._started_time = monotonic()
             self._record.started = message.header.get("date"), time.time()
             self._notify()
             if self._silent:
@@ -289,7 +290,7 @@ class Run(Request):
             self._record.ended = message.header.get("date"), time.time()
             self._notify()
             if self._started_time is not None:
-                self._record.duration = time.perf_counter() - self._started_time
+                self._record.duration = monotonic() - self._started_time
             if self._replied:
                 self._complete()
             else:

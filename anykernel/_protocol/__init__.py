@@ -7,6 +7,7 @@ the standard library and msgspec, and neither does I/O nor knows of anyio or of 
 
 from .arguments import as_buffers, as_dict, check_code, check_msg_id, check_text, is_duration
 from .connection import ConnectionInfo
+from .dates import write_date
 from .displays import Displays
 from .ends import ConnectionClosedError, KernelDiedError, KernelRestartedError, ReplayError, StdinError
 from .errors import (
@@ -122,4 +123,5 @@ __all__ = [
     "read_reply",
     "served_source",
     "timeout_error",
+    "write_date",
 ]

@@ -8,9 +8,8 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-import msgspec
-
 from .cells import to_nbformat
+from .dates import parse_date
 from .errors import ArgumentError, ResultCarryingError
 from .fold import OutputFold
 from .images import Image, image_of
@@ -319,14 +318,8 @@ class ExecutionAbortedError(ResultCarryingError):
 
 def _time_of(date: Any, seen: float | None) -> datetime | None:
     """An aware time, of a header's date if it is one, or of when it was seen."""
-    if isinstance(date, str):
-        try:
-            time = msgspec.convert(date, datetime)
-        except msgspec.ValidationError:
-            pass
-        else:
-            return (time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
-    return None if seen is None else datetime.fromtimestamp(seen, timezone.utc)
+    time = parse_date(date)
+    return datetime.fromtimestamp(seen, timezone.utc) if time is None and seen is not None else time
 
 
 def error_of(content: dict[str, Any], result: Result | None = None) -> ExecutionError:
