@@ -12,6 +12,7 @@ from .connection import Connection
 from .events import KernelEvent
 from .execution import Execution
 from .handlers import OnOutput, StdinHandler
+from .home import Home
 from .kernel import Kernel
 from .loops import running_asyncio_loop
 from .options import OpenOptions
@@ -29,6 +30,7 @@ __all__ = [
     "Connection",
     "Ending",
     "Execution",
+    "Home",
     "Kernel",
     "KernelEvent",
     "OnOutput",

@@ -73,17 +73,17 @@ class Home:
     def _refusal(self) -> UnsupportedError:
         if self.is_in_another_process:
             return UnsupportedError(
-                "a kernel can be used only in the process that opened it, not in a forked child; "
+                "kernels can be used only in the process that opened them, not in a forked child; "
                 "the child may open kernels of its own, or use `connect_kernel`"
             )
         if get_ident() != self.thread:
             return UnsupportedError(
-                "a kernel can be used only in the thread whose event loop opened it; from another thread, "
-                "call it by `anyio.from_thread.run` or a portal"
+                "kernels can be used only in the thread whose event loop opened them; from another thread, "
+                "call them by `anyio.from_thread.run` or a portal"
             )
         return UnsupportedError(
-            "a kernel can be used only in the event loop that opened it, and this is another one (or none), in the same "
-            "thread: open it where it is used, or run both in one event loop; docs/recipes.md shows how"
+            "kernels can be used only in the event loop that opened them, and this is another one (or none), in the same "
+            "thread: open them where they are used, or run both in one event loop; docs/recipes.md shows how"
         )
 
 
@@ -99,3 +99,13 @@ class HomeTask(Home):
     @property
     def is_here(self) -> bool:
         return super().is_here and current_task() is self._task
+
+    def complaint(self) -> str:
+        """What is wrong with leaving the block elsewhere."""
+        block = "anykernel: a block (`async with open_kernel()` or the like) was left in"
+        if self.is_in_another_process:
+            return f"{block} a forked child; what it opened stays its parent's"
+        return (
+            f"{block} another task than the one that entered it, as fixtures, start and stop methods, and cells of "
+            "notebooks do; or it was never left. Give it a task of its own; docs/recipes.md shows how for each"
+        )

@@ -108,33 +108,29 @@ class Owner(Lifecycle):
             yield self.kernel
         except BaseException as exc:
             if not home.is_here:
-                logger.warning("%s: %r", await self._leave_elsewhere(), exc)  # the user's own error goes on
+                logger.warning("%s: %r", await self._leave_elsewhere(home), exc)  # the user's own error goes on
             raise
         else:
             if not home.is_here:
-                raise UnsupportedError(await self._leave_elsewhere())
+                raise UnsupportedError(await self._leave_elsewhere(home))
         finally:
             # (This ends all tasks. To cancel the task group would cancel the task of the block, too, and up to Python 3.12
             # that would not be taken back in a task in which an asyncio.TaskGroup has failed.)
             if self.link.home.is_here:
                 self.close()
 
-    async def _leave_elsewhere(self) -> str:
+    async def _leave_elsewhere(self, entered: HomeTask) -> str:
         """Leave the block in another task than entered it; what is wrong with that."""
-        home, block = self.link.home, "anykernel: the block of a kernel (`async with open_kernel()` and the like)"
-        if home.is_in_another_process:
-            return f"{block} was left in a forked child; the kernel stays its parent's"
-        text = (
-            f"{block} was left in another task than the one that entered it, as fixtures, start and stop methods, and "
-            "cells of notebooks do; or it was never left. Give the kernel a task of its own; docs/recipes.md shows how for each"
-        )
+        home, complaint = self.link.home, entered.complaint()
         if home.is_here:
             self.close()
             with anyio.CancelScope(shield=True):
                 await self._over.wait()
-            return f"{text}. (The kernel is gone all the same.)"
+            return f"{complaint}. (The kernel is gone all the same.)"
+        if home.is_in_another_process:
+            return complaint
         home.call(self.close)
-        return f"{text}. (Even the event loop is another one: the kernel ends when its own one runs, or with this process.)"
+        return f"{complaint}. (The event loop is another one, too: the kernel ends when its own one runs.)"
 
     async def _own(self, *, task_status: TaskStatus[None]) -> None:
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import TaskGroup
 
+from .._protocol import UnsupportedError
 from .home import Home, HomeTask
 from .loops import running_asyncio_loop
 
@@ -49,7 +50,10 @@ async def open_task_group() -> AsyncIterator[TaskGroup]:
     """A task group that raises a single error as it is, not in a group of one.
 
     Left in another task than entered, which task groups cannot be (anyio raises on asyncio, and waits for ever on trio),
-    it is given up: who does so must have seen to it that its tasks end.
+    it is given up: who opens it sees to it that its tasks end all the same.
+
+    Raises:
+        UnsupportedError: it was left so, and without an error.
     """
     error: BaseException | None = None
     home, tasks = HomeTask(), anyio.create_task_group()
@@ -61,8 +65,9 @@ async def open_task_group() -> AsyncIterator[TaskGroup]:
             if not home.is_here or not await tasks.__aexit__(type(exc), exc, exc.__traceback__):
                 raise
         else:
-            if home.is_here:
-                await tasks.__aexit__(None, None, None)
+            if not home.is_here:
+                raise UnsupportedError(home.complaint())
+            await tasks.__aexit__(None, None, None)
     except BaseExceptionGroup as group:
         if len(group.exceptions) != 1:
             raise

@@ -21,7 +21,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from .._core import Kernel
+from .._core import Home, Kernel
 from .._protocol import AnyKernelError, ConnectionClosedError
 
 __all__ = ["Keeper", "Place"]
@@ -77,6 +77,7 @@ class Keeper:
         self.leaving: set[Place] = set()
         self.waiters: deque[_Waiter] = deque()
         self.started = self.died = self.replaced = 0
+        self._home = Home()
         self._tasks = tasks
         self._open_one = open_one
         self._spares = spares
@@ -121,6 +122,7 @@ class Keeper:
             TimeoutError: none was free within so many seconds.
             AnyKernelError: none could be started.
         """
+        self._home.check()
         await anyio.lowlevel.checkpoint()
         waiter = _Waiter()
         self.waiters.append(waiter)

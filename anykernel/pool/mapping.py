@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from .._core import Kernel, open_task_group
+from .._core import Home, Kernel, open_task_group
 from .._protocol import ArgumentError, KernelDiedError, MissingDependencyError
 
 __all__ = ["Mapped", "open_mapping"]
@@ -41,6 +41,7 @@ class Mapped:
     """The values of `Pool.map`, for one consumer: ``async for value in results``."""
 
     def __init__(self, *, ordered: bool, max_pending: int) -> None:
+        self._home = Home()
         self._ordered = ordered
         self._limit = anyio.Semaphore(max_pending)
         self._done: dict[int, tuple[bool, Any]] = {}
@@ -79,6 +80,7 @@ class Mapped:
         return self
 
     async def __anext__(self) -> Any:
+        self._home.check()
         await anyio.lowlevel.checkpoint()
         while True:
             index = self._next if self._ordered else (self._finished[0] if self._finished else -1)

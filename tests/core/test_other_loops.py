@@ -15,7 +15,7 @@ import pytest
 import trio
 import uvloop
 
-from anykernel import ConnectionClosedError, UnsupportedError, connect_kernel, open_kernel
+from anykernel import ConnectionClosedError, UnsupportedError, connect_kernel, open_kernel, open_pool
 
 from ..helpers.held import Held, refused
 
@@ -184,6 +184,21 @@ def test_trio_is_told_so_too_instead_of_waiting_for_ever():
     while hasattr(errors[0], "exceptions"):
         errors = [inner for group in errors for inner in group.exceptions]
     assert ["stack corrupted" in str(error) for error in errors] == [True]
+
+
+def test_a_pool_that_is_left_in_another_task_is_told_so_and_its_kernels_end(loop):
+    block = open_pool(size=1)
+
+    async def enter():
+        pool = await block.__aenter__()
+        async with pool.kernel() as kernel:
+            return kernel
+
+    kernel = loop.run_until_complete(enter())
+    with pytest.raises(UnsupportedError, match=r"another task.*docs/recipes\.md"):
+        loop.run_until_complete(block.__aexit__(None, None, None))
+    loop.run_until_complete(asyncio.wait(asyncio.all_tasks(loop), timeout=30))
+    assert not psutil.pid_exists(kernel.pid)
 
 
 def test_an_error_of_the_users_goes_on_from_another_task_and_what_is_wrong_is_logged(loop, caplog):

@@ -19,6 +19,7 @@ from anykernel import (
     KernelSpecError,
     KernelStartError,
     PoolTimeoutError,
+    UnsupportedError,
     open_pool,
 )
 from anykernel._core import open_task_group
@@ -336,3 +337,19 @@ async def test_a_borrowed_kernel_that_is_killed_costs_only_itself(own_pool):
             await kernel.execute("1")
     assert (await own_pool.execute("double(2)")).data["text/plain"] == "4"
     assert own_pool.statistics().died == died + 1
+
+
+async def test_a_pool_of_another_event_loop_cannot_be_used():
+    async with scripted_pool(Kernels(), size=1) as pool, pool.map("f", []) as results:
+
+        async def use():
+            with anyio.fail_after(5):
+                with pytest.raises(UnsupportedError, match="from_thread"):
+                    await pool.execute("1")
+                with pytest.raises(UnsupportedError, match="from_thread"):
+                    async with pool.kernel():
+                        pytest.fail("it must not be lent")
+                with pytest.raises(UnsupportedError, match="from_thread"):
+                    await anext(results)
+
+        await anyio.to_thread.run_sync(anyio.run, use)
