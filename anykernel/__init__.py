@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ._core import ByteBoundedStream, Comm, Execution, Kernel, KernelEvent, OnOutput, StdinHandler, Subshell
 from ._late import late
-from ._open import connect_kernel, open_kernel, replay_kernel
+from ._open import connect_kernel, kernelspecs, open_kernel, replay_kernel
 from ._protocol import (
     AnyKernelError,
     ArgumentError,
@@ -26,6 +26,7 @@ from ._protocol import (
     HistoryReply,
     Image,
     InspectReply,
+    InstalledKernelSpec,
     IsCompleteReply,
     KernelDiedError,
     KernelInfo,
@@ -70,6 +71,7 @@ __all__ = [
     "HistoryReply",
     "Image",
     "InspectReply",
+    "InstalledKernelSpec",
     "IsCompleteReply",
     "Kernel",
     "KernelDiedError",
@@ -96,6 +98,7 @@ __all__ = [
     "__version__",
     "connect_kernel",
     "inspect_parameters",
+    "kernelspecs",
     "open_kernel",
     "open_pool",
     "replay_kernel",

@@ -1,4 +1,4 @@
-"""`open_kernel`, `connect_kernel` and `replay_kernel`: the doors to everything.
+"""`open_kernel`, `connect_kernel` and `replay_kernel`: the doors to everything; and `kernelspecs`, what can be opened.
 
 What only a call needs is imported by the call: it costs as much again as the rest of the package.
 """
@@ -10,18 +10,29 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._core import Kernel, OpenOptions, block, open_task_group
-from ._protocol import ConnectionInfo, UnsupportedError
+from ._protocol import ConnectionInfo, InstalledKernelSpec, UnsupportedError
 from ._transports import open_recorder
 
 if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
 
-__all__ = ["connect_kernel", "open_kernel", "replay_kernel"]
+__all__ = ["connect_kernel", "kernelspecs", "open_kernel", "replay_kernel"]
+
+
+def kernelspecs() -> dict[str, InstalledKernelSpec]:
+    """The kernelspecs that are installed here, by name: what `open_kernel` takes.
+
+    They are found where Jupyter looks for them, and read anew by each call, which takes a few milliseconds. Those that cannot
+    be read are left out, with a warning in the log ``anykernel``. For what a server has, ask it.
+    """
+    from ._local import list_kernelspecs  # noqa: PLC0415
+
+    return list_kernelspecs()
 
 
 @block
 async def open_kernel(
-    kernel: str | Sequence[str] | KernelSpec = "python3",
+    kernel: str | Sequence[str] | KernelSpec | InstalledKernelSpec = "python3",
     *,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
@@ -44,8 +55,8 @@ async def open_kernel(
     kernel for longer than a function, give it a task of its own.
 
     Args:
-        kernel: a kernelspec's name, a jupyter_client ``KernelSpec``, or a command (a list of strings) with
-            ``{connection_file}`` in one of its arguments.
+        kernel: a kernelspec's name (``"python"`` means the Python kernel), a jupyter_client ``KernelSpec`` or one of
+            `kernelspecs`, or a command (a list of strings) with ``{connection_file}`` in one of its arguments.
         cwd: the kernel's working directory; None means this process's.
         env: variables added to the inherited environment.
         transport: ``"tcp"`` on the loopback address, or ``"ipc"``: sockets in a directory of this user's. Not
@@ -67,7 +78,8 @@ async def open_kernel(
 
     Raises:
         ArgumentError: an option has an unusable value, or there is a file at ``record_to``, or cannot be.
-        KernelSpecError: there is no such kernelspec, or its command cannot be used.
+        KernelSpecError: there is no such kernelspec, its command cannot be used, or it names a provisioner that is to
+            start it elsewhere.
         UnsupportedError: encryption is required and the kernel or the transport does not have it.
         KernelStartError: the kernel could not be started, or exited before it was ready.
         KernelStartTimeoutError: it was not ready in time.

@@ -7,6 +7,7 @@ servers. It is imported when the first kernel is opened. A newcomer begins with 
 
 from .connected import Connected
 from .connection import load_connection
+from .installed import list_kernelspecs
 from .kernelspec import resolve_kernel
 from .launched import Launched
 from .options import LaunchOptions
@@ -17,6 +18,7 @@ __all__ = [
     "LaunchOptions",
     "Launched",
     "Replayed",
+    "list_kernelspecs",
     "load_connection",
     "resolve_kernel",
 ]

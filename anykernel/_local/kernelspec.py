@@ -8,17 +8,21 @@ import string
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 import msgspec
 
-from .._protocol import KernelSpecError
+from .._protocol import InstalledKernelSpec, KernelSpecError
+from .installed import find_kernelspec
 
 if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
 
 __all__ = ["LaunchSpec", "resolve_kernel"]
+
+# The provisioner that does what is done here.
+LOCAL = "local-provisioner"
 
 _FIELD = re.compile(r"\{([A-Za-z0-9_]+)\}")
 
@@ -54,7 +58,7 @@ class LaunchSpec(msgspec.Struct, frozen=True):
         return env
 
 
-async def resolve_kernel(kernel: str | Sequence[str] | KernelSpec) -> LaunchSpec:
+async def resolve_kernel(kernel: str | Sequence[str] | KernelSpec | InstalledKernelSpec) -> LaunchSpec:
     """Find out how to launch what `open_kernel` was given.
 
     Raises:
@@ -62,75 +66,25 @@ async def resolve_kernel(kernel: str | Sequence[str] | KernelSpec) -> LaunchSpec
     """
     if isinstance(kernel, str):
         # In a thread, so that other tasks go on.
-        return _from_kernelspec(kernel, await anyio.to_thread.run_sync(_find_kernelspec, kernel))
-    if isinstance(kernel, Sequence):
+        kernel = await anyio.to_thread.run_sync(find_kernelspec, kernel)
+    elif isinstance(kernel, Sequence):
         if not all(isinstance(arg, str) for arg in kernel):
             raise KernelSpecError(f"a kernel's command must be a list of strings, not {kernel!r}")
         return _checked(LaunchSpec(name=Path(kernel[0]).name if kernel else "", argv=list(kernel)))
-    if not hasattr(kernel, "argv"):
+    elif not hasattr(kernel, "argv"):
         raise KernelSpecError(f"kernel must be a kernelspec's name, a KernelSpec or a command, not {kernel!r}")
-    return _from_kernelspec(kernel.display_name, kernel)
+    return _from_kernelspec(kernel)
 
 
-class _Installed(msgspec.Struct):
-    """A ``kernel.json``; the fields that launching takes."""
-
-    argv: list[str]
-    display_name: str = ""
-    env: dict[str, str] = {}
-    interrupt_mode: Literal["signal", "message"] = "signal"
-    metadata: dict[str, Any] = {}
-    resource_dir: str = ""
-
-
-def _read_kernelspec(name: str) -> _Installed | None:
-    """The kernelspec that jupyter_client would find first, read without importing it; None where it must decide."""
-    from jupyter_core.paths import jupyter_path  # noqa: PLC0415
-
-    if not re.fullmatch(r"[a-z0-9._-]+", name):
-        return None
-    for directory in jupyter_path("kernels"):
-        resource_dir = Path(directory, name)
-        try:
-            found = msgspec.json.decode((resource_dir / "kernel.json").read_bytes(), type=_Installed)
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError):
-            return None
-        if "kernel_provisioner" in found.metadata:
-            return None
-        found.resource_dir = str(resource_dir)
-        return found
-    return None
-
-
-def _find_kernelspec(name: str) -> KernelSpec | _Installed:
-    if (found := _read_kernelspec(name)) is not None:
-        return found
-    # Importing jupyter_client takes about 140 ms: only where it is needed.
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel  # noqa: PLC0415
-    from traitlets import TraitError  # noqa: PLC0415
-
-    manager = KernelSpecManager()
-    try:
-        return manager.get_kernel_spec(name)
-    except NoSuchKernel:
-        installed = ", ".join(sorted(manager.find_kernel_specs())) or "none"
-        hint = " (`pip install ipykernel` brings it)" if name == "python3" else ""
-        if any(character in name for character in " /\\{"):
-            hint = f"; a command is a list, such as {name.split() or [name]}"
-        raise KernelSpecError(f"no kernelspec named {name!r}{hint}; installed are: {installed}") from None
-    except (ValueError, TypeError, TraitError, OSError) as exc:
-        raise KernelSpecError(f"the kernelspec {name!r} cannot be read: {exc}") from exc
-
-
-def _from_kernelspec(name: str, spec: KernelSpec | _Installed) -> LaunchSpec:
+def _from_kernelspec(spec: KernelSpec | InstalledKernelSpec) -> LaunchSpec:
+    name = spec.name if isinstance(spec, InstalledKernelSpec) else spec.display_name
     argv = list(spec.argv)
     # As Jupyter does it: a bare "python" means the Python that runs the client, not the first on PATH.
     major, minor = sys.version_info[:2]
     if argv and argv[0] in {"python", f"python{major}", f"python{major}.{minor}"}:
         argv[0] = sys.executable
     metadata: dict[str, Any] = spec.metadata or {}
+    _check_provisioner(name, metadata.get("kernel_provisioner"))
     encryption = metadata.get("supported_encryption")
     fields = {
         "name": name,
@@ -144,6 +98,20 @@ def _from_kernelspec(name: str, spec: KernelSpec | _Installed) -> LaunchSpec:
         return _checked(msgspec.convert(fields, LaunchSpec))
     except msgspec.ValidationError as exc:
         raise KernelSpecError(f"the kernelspec {name!r} cannot be used: {exc}") from exc
+
+
+def _check_provisioner(name: str, provisioner: object) -> None:
+    """Refuse what is to be started elsewhere, and would be started here."""
+    given = provisioner.get("provisioner_name") if isinstance(provisioner, dict) else None
+    source = f"the kernelspec {name!r}"
+    if given is None:
+        # What jupyter_client starts kernels by whose kernelspecs name none.
+        given, source = os.environ.get("JUPYTER_DEFAULT_PROVISIONER_NAME") or LOCAL, "JUPYTER_DEFAULT_PROVISIONER_NAME"
+    if given != LOCAL:
+        raise KernelSpecError(
+            f"{source} names the provisioner {given!r} to start the kernel {name!r}, and only {LOCAL!r} is supported; "
+            "to start it on this machine all the same, pass its command as a list"
+        )
 
 
 def _checked(spec: LaunchSpec) -> LaunchSpec:

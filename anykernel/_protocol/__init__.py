@@ -26,6 +26,7 @@ from .errors import (
 )
 from .fold import OutputFold, bounded_error
 from .images import Image
+from .kernelspecs import InstalledKernelSpec
 from .messages import END_OF_INPUT, Message, is_idle
 from .outputs import OUTPUT_TYPES, DisplayData, ErrorOutput, ExecuteResult, Output, Stream, pages_of, parse_output
 from .replies import (
@@ -82,6 +83,7 @@ __all__ = [
     "HistoryReply",
     "Image",
     "InspectReply",
+    "InstalledKernelSpec",
     "IsCompleteReply",
     "KernelDiedError",
     "KernelInfo",

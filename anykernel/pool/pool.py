@@ -13,7 +13,15 @@ import msgspec
 
 from .._core import Kernel, OnOutput, StdinHandler, block, open_task_group
 from .._open import open_kernel
-from .._protocol import AnyKernelError, ArgumentError, KernelDiedError, PoolTimeoutError, Result, is_duration
+from .._protocol import (
+    AnyKernelError,
+    ArgumentError,
+    InstalledKernelSpec,
+    KernelDiedError,
+    PoolTimeoutError,
+    Result,
+    is_duration,
+)
 from .keeping import Keeper
 from .mapping import Mapped, open_mapping
 
@@ -203,7 +211,7 @@ class Pool:
 
 @block
 async def open_pool(
-    kernel: str | Sequence[str] | KernelSpec = "python3",
+    kernel: str | Sequence[str] | KernelSpec | InstalledKernelSpec = "python3",
     *,
     size: int | None = None,
     spares: int = 1,
