@@ -10,6 +10,7 @@ import contextlib
 import shutil
 import signal
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from .._core import Connection, Ending, Router, Witness, closed_ending
-from .._protocol import ConnectionClosedError, KernelDiedError, KernelStartError, Message
+from .._protocol import ArgumentError, ConnectionClosedError, KernelDiedError, KernelStartError, Message
 from .._transports import DESCRIPTORS, ZmqTransport, ensure_descriptors
 from .connection import new_connection
 from .kernelspec import LaunchSpec
@@ -73,12 +74,12 @@ class Launched(Restartable):
         # Before anything is begun, and with those that starting two processes takes.
         ensure_descriptors(DESCRIPTORS + 24)
         with _runtime_directory(self._launch_options.transport) as directory, contextlib.ExitStack() as ports:
-            connection_file = directory / "kernel.json"
+            connection_file = directory / f"kernel-{uuid.uuid4()}.json"
             try:
                 held = ports if self._holds_ports else None
                 info = new_connection(self._launch_options.transport, directory, encrypted=self._encrypted, held=held)
                 info.write(connection_file)
-            except OSError as exc:
+            except (OSError, ArgumentError) as exc:
                 raise KernelStartError(f"cannot prepare the kernel's connection: {exc}") from exc
             argv, env = self._spec.command(connection_file), self._spec.environment(self._launch_options.env)
             async with open_kernel_process(argv, cwd=self._launch_options.cwd, env=env, directory=directory) as process:

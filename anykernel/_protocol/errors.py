@@ -3,6 +3,7 @@
     AnyKernelError
     ├── ArgumentError (TypeError, ValueError)     an argument that cannot be sent
     ├── CellError                                 a cell of a notebook failed
+    │   └── ConnectionFileExistsError (FileExistsError)
     ├── MissingDependencyError (ImportError)      the extra that brings a feature is not installed
     ├── KernelSpecError                           no such kernelspec, or one that cannot be launched
     ├── KernelStartError                          the kernel could not be started or connected to
@@ -36,6 +37,7 @@ __all__ = [
     "ArgumentError",
     "CellError",
     "CommClosedError",
+    "ConnectionFileExistsError",
     "DebugError",
     "KernelProcessError",
     "KernelSpecError",
@@ -66,6 +68,10 @@ def _rebuild(kind: type[AnyKernelError], args: tuple[Any, ...], attributes: dict
 
 class ArgumentError(AnyKernelError, TypeError, ValueError):
     """Raised when an argument has the wrong type or value; nothing was sent."""
+
+
+class ConnectionFileExistsError(ArgumentError, FileExistsError):
+    """Raised when a connection file is to be written where there is a file; that is left as it is."""
 
 
 class MissingDependencyError(AnyKernelError, ImportError):

@@ -279,6 +279,8 @@ class ZmqTransport:
                 socket = self._context.socket(kind)
                 self._sockets[channel] = _Socket(socket, self._on_echo if channel == "hb" else None)
                 socket.linger = 0
+                if info.is_ipv6:  # not always: for a host's name, it would prefer an address where nobody may listen
+                    socket.ipv6 = True
                 socket.rcvhwm = socket.sndhwm = 0
                 socket.reconnect_ivl = reconnect_interval
                 if kind == zmq.SUB:

@@ -24,7 +24,9 @@ class Kernel:
         ):  # fmt: skip
             self.sockets[name] = self.context.socket(kind)
             self.sockets[name].sndhwm = 0
-            self.sockets[name].bind(f"tcp://{info['ip']}:{info[name + '_port']}")
+            self.sockets[name].ipv6 = ":" in info["ip"]
+            ip = f"[{info['ip']}]" if ":" in info["ip"] else info["ip"]
+            self.sockets[name].bind(f"tcp://{ip}:{info[name + '_port']}")
 
     def frames(self, msg_type, content, parent, *, raw_content=None):
         header = {"msg_id": uuid.uuid4().hex, "msg_type": msg_type, "session": "hostile", "version": "5.4"}

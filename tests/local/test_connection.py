@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -20,7 +21,14 @@ from jupyter_client import KernelClient, KernelManager
 from jupyter_client.connect import write_connection_file
 from jupyter_client.kernelspec import KernelSpec
 
-from anykernel import ConnectionInfo, KernelSpecError, KernelStartError
+from anykernel import (
+    ArgumentError,
+    ConnectionFileExistsError,
+    ConnectionInfo,
+    KernelSpecError,
+    KernelStartError,
+    UnsupportedError,
+)
 from anykernel._local.connection import load_connection, new_connection
 from anykernel._local.kernelspec import LaunchSpec, resolve_kernel
 
@@ -62,10 +70,47 @@ def test_a_connection_file_never_overwrites_another_nor_follows_a_link(tmp_path)
     path.write_text("mine")
     link.symlink_to(target)
     for existing in (path, link):
-        with pytest.raises(FileExistsError):
-            FULL.write(existing)
+        for error in (ConnectionFileExistsError, ArgumentError, FileExistsError):
+            with pytest.raises(error, match=existing.name):
+                FULL.write(existing)
     assert path.read_text() == "mine"
     assert not target.exists()
+
+
+def test_a_connection_file_that_cannot_be_written_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(ArgumentError, match=r"nowhere.*No such file or directory"):
+        FULL.write(tmp_path / "nowhere" / "c.json")
+    with pytest.raises(ArgumentError, match="null"):
+        FULL.write("a\0b")
+    for path in (None, 7, b"c.json"):
+        with pytest.raises(ArgumentError, match="path must be"):
+            FULL.write(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_connection_file_that_could_not_be_written_to_its_end_is_not_left(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("anykernel._protocol.connection.json.dumps", full)
+    with pytest.raises(ArgumentError, match="No space left"):
+        FULL.write(tmp_path / "c.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_reads_a_connection_file_may_be_unable_to_encrypt_or_want_it(tmp_path):
+    plain = msgspec.structs.replace(FULL, curve_publickey=None, curve_secretkey=None)
+    with pytest.raises(UnsupportedError, match="encryption='disabled'"):
+        FULL.write(str(tmp_path / "a.json"), encryption="disabled")
+    with pytest.raises(UnsupportedError, match="not encrypted"):
+        plain.write(str(tmp_path / "b.json"), encryption="required")
+    with pytest.raises(ArgumentError, match="'none'"):
+        plain.write(str(tmp_path / "c.json"), encryption="none")
+    assert list(tmp_path.iterdir()) == []
+    FULL.write(str(tmp_path / "d.json"), encryption="required")
+    plain.write(str(tmp_path / "e.json"), encryption="disabled")
+    assert load_connection(str(tmp_path / "d.json")) == FULL
+    assert load_connection(str(tmp_path / "e.json")) == plain
 
 
 ports = st.integers(0, 65535)
@@ -126,6 +171,9 @@ def test_addresses_are_those_of_the_transport():
     assert [FULL.address(channel) for channel in CHANNELS] == [f"tcp://127.0.0.2:{port}" for port in range(1, 6)]
     ipc = msgspec.structs.replace(FULL, transport="ipc", ip="/tmp/x/s")
     assert [ipc.address(channel) for channel in CHANNELS] == [f"ipc:///tmp/x/s-{port}" for port in range(1, 6)]
+    assert msgspec.structs.replace(FULL, ip="::1").address("shell") == "tcp://[::1]:1"
+    assert msgspec.structs.replace(FULL, ip="fe80::1%eth0").address("shell") == "tcp://[fe80::1%eth0]:1"
+    assert not msgspec.structs.replace(ipc, ip="/tmp/a:b/s").is_ipv6
 
 
 def test_no_key_is_shown():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import socket
 import sys
 from collections import Counter
 from pathlib import Path
 
+import anyio
+import psutil
 import pytest
 
 import anykernel
-from anykernel import ProtocolError, open_kernel
+from anykernel import ConnectionInfo, ProtocolError, connect_kernel, open_kernel
 
 HOSTILE = [sys.executable, str(Path(__file__).parent.parent / "helpers" / "hostile_kernel.py"), "{connection_file}"]
 
@@ -69,3 +74,30 @@ async def test_100_mb_in_one_message_is_cut_to_the_limit():
         assert result.truncated
         assert len(result.stdout) == 2**20
         assert result.stdout.endswith("done")
+
+
+async def test_a_kernel_at_an_ipv6_address_is_connected_to(tmp_path):
+    try:
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket(socket.AF_INET6)) for _ in range(5)]
+            for sock in sockets:
+                sock.bind(("::1", 0))
+            ports = [sock.getsockname()[1] for sock in sockets]
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    info, path = ConnectionInfo(*ports, ip="::1", key="secret"), tmp_path / "kernel.json"
+    info.write(path)
+    process = await anyio.open_process([*HOSTILE[:-1], str(path)])
+    try:
+        async with connect_kernel(path) as kernel:
+            assert (await kernel.execute("")).stdout == "done"
+            assert await kernel._link.connection.router.transport.beat(5)
+    finally:
+        process.kill()
+        await process.aclose()
+
+
+async def test_the_connection_file_has_a_name_by_which_jupyter_knows_connection_files():
+    async with open_kernel(HOSTILE) as kernel:
+        path = Path(psutil.Process(kernel.pid).cmdline()[-1])
+        assert re.fullmatch(r"kernel-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json", path.name)
