@@ -5,9 +5,10 @@ what it is given. A newcomer begins with ``pool``; ``mapping`` is built on it.
 """
 
 from .._protocol import PoolTimeoutError
+from .mapping import Mapped
 from .pool import Pool, PoolStatistics, open_pool
 
-__all__ = ["Pool", "PoolStatistics", "PoolTimeoutError", "open_pool"]
+__all__ = ["Mapped", "Pool", "PoolStatistics", "PoolTimeoutError", "open_pool"]
 
-for _exported in (Pool, PoolStatistics, open_pool):
+for _exported in (Mapped, Pool, PoolStatistics, open_pool):
     _exported.__module__ = __name__
