@@ -164,3 +164,47 @@ def demo() -> None:
         return DONE
 
     _run(show)
+
+
+@cli.command()
+@click.option(
+    "-k",
+    "--kernel",
+    metavar="NAME",
+    default="python3",
+    show_default=True,
+    help="The kernelspec of kernels that are started by use.",
+)
+@click.option("--http", is_flag=True, help="Serve over HTTP, at /mcp, instead of stdin and stdout.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option(
+    "--token",
+    envvar="ANYKERNEL_MCP_TOKEN",
+    help="What clients must send (Bearer); needed where others can reach the host.",
+)
+@click.option("--max-kernels", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option(
+    "--idle-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="End kernels that are not used for so long.",
+)
+def mcp(
+    kernel: str, http: bool, host: str, port: int, token: str | None, max_kernels: int, idle_timeout: float | None
+) -> None:
+    """Serve kernels to language models, by the Model Context Protocol."""
+    from .. import AnyKernelError  # noqa: PLC0415
+    from .._late import load  # noqa: PLC0415
+
+    try:
+        module = load("mcp", "mcp")
+        if http:
+            module.serve_http(
+                kernel, host=host, port=port, token=token, max_kernels=max_kernels, idle_timeout=idle_timeout
+            )
+        else:
+            module.serve_stdio(kernel, max_kernels=max_kernels, idle_timeout=idle_timeout)
+    except AnyKernelError as exc:
+        click.echo(f"anykernel: {exc}", err=True)
+        sys.exit(WRONG)
