@@ -98,6 +98,7 @@ __all__ = [
     "UnsupportedError",
     "UsageReply",
     "__version__",
+    "compare_notebooks",
     "connect_kernel",
     "inspect_parameters",
     "kernelspecs",
@@ -105,15 +106,18 @@ __all__ = [
     "open_pool",
     "replay_kernel",
     "run_notebook",
+    "run_notebooks",
 ]
 
 if TYPE_CHECKING:
-    from .notebook import inspect_parameters, run_notebook
+    from .notebook import compare_notebooks, inspect_parameters, run_notebook, run_notebooks
     from .pool import open_pool
 else:
+    compare_notebooks = late("notebook", "compare_notebooks", "notebook")
     inspect_parameters = late("notebook", "inspect_parameters", "notebook")
     open_pool = late("pool", "open_pool", "pool")
     run_notebook = late("notebook", "run_notebook", "notebook")
+    run_notebooks = late("notebook", "run_notebooks", "notebook")
 
 for _name in __all__:
     _exported = globals()[_name]

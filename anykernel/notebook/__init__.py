@@ -5,19 +5,28 @@ out, ``parameters`` fills it in, and ``report`` is what comes of it.
 """
 
 from .._protocol import CellError
+from .comparing import CellDifference, compare_notebooks
+from .many import Reports, run_notebooks
 from .parameters import Parameter, inspect_parameters
 from .report import CellEvent, CellReport, NotebookReport
 from .running import run_notebook
 
 __all__ = [
+    "CellDifference",
     "CellError",
     "CellEvent",
     "CellReport",
     "NotebookReport",
     "Parameter",
+    "Reports",
+    "compare_notebooks",
     "inspect_parameters",
     "run_notebook",
+    "run_notebooks",
 ]
 
-for _exported in (CellEvent, CellReport, NotebookReport, Parameter, inspect_parameters, run_notebook):
+for _exported in (
+    CellDifference, CellEvent, CellReport, NotebookReport, Parameter, Reports,
+    compare_notebooks, inspect_parameters, run_notebook, run_notebooks,
+):  # fmt: skip
     _exported.__module__ = __name__

@@ -48,6 +48,8 @@ class NotebookReport:
         """One for each cell of ``notebook``."""
         self.parameters = parameters
         """The parameters that were injected."""
+        self.source: Any = None
+        """What was given to be run: a path, say."""
         self.error: BaseException | None = None
         """What ended the run early; None where it went through, with allowed errors too."""
 

@@ -87,6 +87,7 @@ async def run_notebook(
     if cwd is None:
         cwd = _directory_of(notebook)
     report = NotebookReport(source, values)
+    report.source = notebook
     for entry in report.cells:
         _clear(entry)
     with open_saver(output, source) as saver:

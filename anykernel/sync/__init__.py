@@ -54,6 +54,7 @@ from anykernel import (
     UnsupportedError,
     UsageReply,
     __version__,
+    compare_notebooks,
 )
 
 from .. import pool as _pool
@@ -64,6 +65,7 @@ from .pools import Pool
 from .shells import Subshell
 from .streams import Comm, Execution
 from .streams import Stream as ByteBoundedStream
+from .twins import iteration_of as _iteration_of
 
 __all__ = [
     "AnyKernelError",
@@ -112,18 +114,21 @@ __all__ = [
     "UnsupportedError",
     "UsageReply",
     "__version__",
+    "compare_notebooks",
     "connect_kernel",
     "inspect_parameters",
     "open_kernel",
     "open_pool",
     "replay_kernel",
     "run_notebook",
+    "run_notebooks",
 ]
 
 open_kernel = _block_of(_anykernel.open_kernel, Kernel)
 connect_kernel = _block_of(_anykernel.connect_kernel, Kernel)
 replay_kernel = _block_of(_anykernel.replay_kernel, Kernel)
 open_pool = _block_of(_anykernel.open_pool, Pool)
+run_notebooks = _block_of(_anykernel.run_notebooks, _iteration_of)
 run_notebook = _call_of(_anykernel.run_notebook, ("on_cell", "stdin"))
 inspect_parameters = _call_of(_anykernel.inspect_parameters)
 

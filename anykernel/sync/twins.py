@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from .portal import Portal
 
-__all__ = ["Block", "Iteration", "Twin"]
+__all__ = ["Block", "Iteration", "Twin", "as_it_is", "iteration_of"]
 
 T = TypeVar("T")
 
@@ -94,3 +94,8 @@ class Iteration(Generic[T]):
 def as_it_is(value: Any, portal: Portal) -> Any:  # noqa: ARG001
     """What needs no twin."""
     return value
+
+
+def iteration_of(value: AsyncIterable[Any], portal: Portal) -> Iteration[Any]:
+    """Something async that is iterated over, and nothing more."""
+    return Iteration(value, portal, as_it_is)
