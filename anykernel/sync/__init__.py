@@ -20,6 +20,7 @@ from anykernel import (
     CommInfoReply,
     CompleteReply,
     ConnectionClosedError,
+    ConnectionFileExistsError,
     ConnectionInfo,
     DebugError,
     DebugReply,
@@ -32,6 +33,7 @@ from anykernel import (
     HistoryReply,
     Image,
     InspectReply,
+    InstalledKernelSpec,
     IsCompleteReply,
     KernelDiedError,
     KernelEvent,
@@ -55,6 +57,7 @@ from anykernel import (
     UsageReply,
     __version__,
     compare_notebooks,
+    kernelspecs,
 )
 
 from .. import pool as _pool
@@ -77,6 +80,7 @@ __all__ = [
     "CommInfoReply",
     "CompleteReply",
     "ConnectionClosedError",
+    "ConnectionFileExistsError",
     "ConnectionInfo",
     "DebugError",
     "DebugReply",
@@ -90,6 +94,7 @@ __all__ = [
     "HistoryReply",
     "Image",
     "InspectReply",
+    "InstalledKernelSpec",
     "IsCompleteReply",
     "Kernel",
     "KernelDiedError",
@@ -117,6 +122,7 @@ __all__ = [
     "compare_notebooks",
     "connect_kernel",
     "inspect_parameters",
+    "kernelspecs",
     "open_kernel",
     "open_pool",
     "replay_kernel",

@@ -157,7 +157,7 @@ class Execution(Twin):
         return result
 
     def watch(self) -> Iteration[list[Output]]:
-        return Iteration(self._inner.watch(), self._portal, as_it_is)
+        return Iteration(self._inner.watch, self._portal, as_it_is)
 
     def __iter__(self) -> Iterator[Output]:
         return Iteration(self._inner, self._portal, as_it_is)

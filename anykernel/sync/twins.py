@@ -64,10 +64,15 @@ class Block(AbstractContextManager[T], Generic[T]):
 
 
 class Iteration(Generic[T]):
-    """Iterates over something async."""
+    """Iterates over something async, or what a function makes in the event loop."""
 
-    def __init__(self, inner: AsyncIterable[Any], portal: Portal, wrap: Callable[[Any, Portal], T]) -> None:
-        self._iterable: AsyncIterable[Any] | None = inner
+    def __init__(
+        self,
+        inner: AsyncIterable[Any] | Callable[[], AsyncIterable[Any]],
+        portal: Portal,
+        wrap: Callable[[Any, Portal], T],
+    ) -> None:
+        self._iterable = inner
         self._iterator: Any = None
         self._portal = portal
         self._wrap = wrap
@@ -83,8 +88,7 @@ class Iteration(Generic[T]):
 
     async def _next(self) -> tuple[bool, Any]:
         if self._iterator is None:
-            assert self._iterable is not None
-            self._iterator = aiter(self._iterable)
+            self._iterator = aiter(self._iterable() if callable(self._iterable) else self._iterable)
         try:
             return False, await anext(self._iterator)
         except StopAsyncIteration:

@@ -149,7 +149,7 @@ def method(name, value):
         given = GIVEN[name]
         return f"    def {shown}({heading}) -> Block[{given}]:\n        return Block(lambda: self._portal, lambda: self._inner.{name}({call}), {given})\n"
     if name == "watch":
-        return f"    def watch({heading}) -> Iteration[list[Output]]:\n        return Iteration(self._inner.watch(), self._portal, as_it_is)\n"
+        return f"    def watch({heading}) -> Iteration[list[Output]]:\n        return Iteration(self._inner.watch, self._portal, as_it_is)\n"
     return f"    def {shown}({heading}) -> {returns}:\n        result: {returns} = self._inner.{name}({call})\n        return result\n"
 
 
