@@ -121,7 +121,7 @@ else:
 
 for _name in __all__:
     _exported = globals()[_name]
-    if isinstance(_exported, type | FunctionType):
+    if issubclass(type(_exported), type | FunctionType):  # isinstance takes an alias for a class in Python 3.10
         _exported.__module__ = __name__  # so tracebacks, help() and pickles do not show the rooms
 
 

@@ -130,7 +130,8 @@ def test_arrays_of_any_layout_travel(array):
 
 
 @pytest.mark.parametrize(
-    "scalar", [np.float64(0.1), np.bool_(True), np.datetime64("NaT"), np.str_("a\0"), np.bytes_(b"a\0"), np.int8(-1)]
+    "scalar",
+    [np.float64(0.1), np.bool_(True), np.datetime64("NaT", "s"), np.str_("a\0"), np.bytes_(b"a\0"), np.int8(-1)],
 )
 def test_numpy_scalars_stay_numpy_scalars(scalar):
     assert same(scalar, travelled(scalar))
