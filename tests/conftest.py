@@ -77,7 +77,13 @@ def environment(tmp_path_factory) -> None:
     """A home of their own for the kernels, and us as the heir of every orphan, so that none is overlooked."""
     os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("tmp"))
     tempfile.tempdir = None  # so that TMPDIR is looked at again
-    os.environ["IPYTHONDIR"] = str(tmp_path_factory.mktemp("ipython"))
+    ipython = tmp_path_factory.mktemp("ipython")
+    os.environ["IPYTHONDIR"] = str(ipython)
+    # IPython 8 writes each cell into its history at once, and prints into what runs then when it finds two subshells' cells
+    # under one number. So it writes at its end, as IPython 9 does.
+    profile = ipython / "profile_default"
+    profile.mkdir()
+    (profile / "ipython_kernel_config.py").write_text("c.HistoryManager.db_cache_size = 10**6\n")
     # Kernelspecs come from the environment the tests run in, and from nowhere else.
     os.environ["JUPYTER_PATH"] = str(Path(sys.prefix) / "share" / "jupyter")
     if sys.platform == "linux":

@@ -29,6 +29,7 @@ from .context import Limits
 from .home import HomeTask
 from .kernel import Kernel
 from .link import Link
+from .nudging import may_lose_sight, nudge
 from .options import OpenOptions
 from .request import Ending, closed_ending
 from .router import Router
@@ -182,6 +183,8 @@ class Owner(Lifecycle):
                 tasks.start_soon(watch, router)
                 kernel_info = await self._ready(router)
                 tasks.start_soon(self._heartbeat, router)
+                if may_lose_sight(kernel_info):
+                    tasks.start_soon(nudge, router)
                 try:
                     yield Connection(router, info, kernel_info, self.options.max_in_flight)
                 finally:

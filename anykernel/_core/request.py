@@ -21,9 +21,11 @@ def closed_ending(reason: str) -> Ending:
 class Request:
     """One request in the table. Methods named ``on_...`` are called by the router; they neither wait nor raise."""
 
-    __slots__ = ("header",)
+    __slots__ = ("header", "heard")
 
     header: dict[str, Any]
+    heard: bool
+    """Whether the kernel has said anything of it since it was sent."""
 
     def on_reply(self, message: Message) -> None:
         """The reply came on shell or control."""

@@ -122,6 +122,7 @@ class Router:
         if self.ending is not None:
             raise self.ending(None)
         request.header = message.header
+        request.heard = False
         msg_id = message.msg_id
         if msg_id in self._requests:
             raise ArgumentError(f"a request with the msg_id {msg_id!r} is under way")
@@ -150,6 +151,12 @@ class Router:
                 self.forget(request)
                 request.on_end(ending)
 
+    def unheard(self) -> list[Request]:
+        """What the kernel has said nothing of yet, though no other request of ours occupies the shell it is for."""
+        requests = self._requests.values()
+        occupied = {request.header.get("subshell_id") for request in requests if request.heard}
+        return [r for r in requests if not r.heard and r.header.get("subshell_id") not in occupied]
+
     def half_done(self, request: Request, *, idle: bool, interrupted: bool = False) -> None:
         """Watch a request of which only the reply, or only (``idle``) the end of its output has come."""
         self._half_done[request] = (monotonic(), INTERRUPTED_GRACE if interrupted else GRACE, not idle)
@@ -170,6 +177,8 @@ class Router:
                         self.iopub_seen.set()
                 try:
                     if message.msg_type == "status":
+                        if request is not None:
+                            request.heard = True
                         self._on_status(message)
                     if request is not None:
                         if request in self._half_done:
@@ -184,6 +193,7 @@ class Router:
             elif message.channel == "stdin":
                 request.on_input(message)
             else:
+                request.heard = True
                 request.on_reply(message)
         except ProtocolError as exc:
             self._drop("content", message, exc)

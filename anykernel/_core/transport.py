@@ -76,5 +76,8 @@ class Transport(Protocol):
         """Send one heartbeat and wait up to ``timeout`` seconds for its echo; whether it came."""
         ...
 
+    async def nudge(self) -> None:
+        """Give the kernel's end a sign to look for what it was sent, where the transport has one; it is no message."""
+
     def close(self) -> None:
         """Let go of everything; no `read` may be running any more."""

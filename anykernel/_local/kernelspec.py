@@ -86,6 +86,8 @@ def _from_kernelspec(spec: KernelSpec | InstalledKernelSpec) -> LaunchSpec:
     metadata: dict[str, Any] = spec.metadata or {}
     _check_provisioner(name, metadata.get("kernel_provisioner"))
     encryption = metadata.get("supported_encryption")
+    if isinstance(encryption, str):  # such as ipykernel 7.3's
+        encryption = [encryption.strip().lower()]
     fields = {
         "name": name,
         "argv": argv,

@@ -24,6 +24,8 @@ class MemoryTransport:
         self.dropped: Counter[str] = Counter()
         self.beating = True
         """Whether heartbeats are answered."""
+        self.nudges = 0
+        """How often the kernel was given a sign to look for what it was sent."""
         self.mistrusted = anyio.Event()
         self.gone = anyio.Event()
         """To be set when the kernel's end goes away."""
@@ -54,6 +56,10 @@ class MemoryTransport:
     async def beat(self, timeout: float) -> bool:
         await anyio.sleep(0 if self.beating else timeout)
         return self.beating
+
+    async def nudge(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.nudges += 1
 
     def close(self) -> None:
         self._closed = True

@@ -214,6 +214,7 @@ class RecordingTransport:
         self.connected = transport.connected
         self.disconnected = transport.disconnected
         self.beat = transport.beat
+        self.nudge = transport.nudge
         self.close = transport.close
 
     def send(self, message: Message) -> None:

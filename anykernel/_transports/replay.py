@@ -204,6 +204,9 @@ class ReplayTransport:
         await anyio.lowlevel.checkpoint()
         return True
 
+    async def nudge(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
     def close(self) -> None:
         self._closed = True
 

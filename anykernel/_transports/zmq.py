@@ -68,6 +68,9 @@ _VIEW_SIZE = 64 * 1024
 
 # Descriptors that a connection takes: 18 as measured, and some to spare.
 DESCRIPTORS = 32
+_NUDGE_DESCRIPTORS = 4  # of which it takes two
+# Seconds for which a nudge waits for its handshake.
+_NUDGE_TIMEOUT = 2.0
 
 _KINDS = {"shell": zmq.DEALER, "control": zmq.DEALER, "stdin": zmq.DEALER, "iopub": zmq.SUB, "hb": zmq.DEALER}
 
@@ -264,23 +267,23 @@ class ZmqTransport:
         # What the ROUTERs know us by. Fresh, or the kernel would send an earlier client's replies here; and
         # the same on shell and stdin, or input requests would not find us.
         self._identity = os.urandom(16).hex().encode()
+        self._info = info
+        self._curve_keys: tuple[bytes, bytes] | None = None
         self._context = zmq.Context()
         self._sockets: dict[str, _Socket] = {}
         try:
-            self._open(info, reconnect_interval)
+            self._open(reconnect_interval)
         except (zmq.ZMQError, OSError, ValueError) as exc:
             self.close()
             raise KernelStartError(f"cannot connect to {info.address('shell')}: {exc}") from exc
 
-    def _open(self, info: ConnectionInfo, reconnect_interval: int) -> None:
+    def _open(self, reconnect_interval: int) -> None:
         with _signals_blocked():
-            curve_keys = zmq.curve_keypair() if info.curve_publickey else None
+            if self._info.curve_publickey:
+                self._curve_keys = zmq.curve_keypair()
             for channel, kind in _KINDS.items():
                 socket = self._context.socket(kind)
                 self._sockets[channel] = _Socket(socket, self._on_echo if channel == "hb" else None)
-                socket.linger = 0
-                if info.is_ipv6:  # not always: for a host's name, it would prefer an address where nobody may listen
-                    socket.ipv6 = True
                 socket.rcvhwm = socket.sndhwm = 0
                 socket.reconnect_ivl = reconnect_interval
                 if kind == zmq.SUB:
@@ -290,10 +293,6 @@ class ZmqTransport:
                     socket.subscribe(b"anykernel-" + self._identity)
                 else:
                     socket.setsockopt(zmq.IDENTITY, self._identity)
-                if curve_keys is not None:
-                    assert info.curve_publickey is not None
-                    socket.curve_publickey, socket.curve_secretkey = curve_keys
-                    socket.curve_serverkey = info.curve_publickey.encode()
                 if channel == "stdin":
                     # An input request to a peer whose handshake is not done is silently lost, and no message
                     # tells when that is; so this one socket is watched. It also tells when the kernel goes.
@@ -302,7 +301,17 @@ class ZmqTransport:
                     )
                     monitor = _Socket(socket.get_monitor_socket(events), self._on_monitor)
                     self._sockets["monitor"] = monitor
-                socket.connect(info.address(channel))
+                self._connect(socket, channel)
+
+    def _connect(self, socket: zmq.Socket[bytes], channel: str) -> None:
+        socket.linger = 0
+        if self._info.is_ipv6:  # not always: for a host's name, it would prefer an address where nobody may listen
+            socket.ipv6 = True
+        if self._curve_keys is not None:
+            assert self._info.curve_publickey is not None
+            socket.curve_publickey, socket.curve_secretkey = self._curve_keys
+            socket.curve_serverkey = self._info.curve_publickey.encode()
+        socket.connect(self._info.address(channel))
 
     def send(self, message: Message) -> None:
         self._sockets[message.channel].send(self._codec.encode(message))
@@ -363,6 +372,20 @@ class ZmqTransport:
         echo = self._beats.get(bytes(frames[-1]))
         if echo is not None:
             echo.set()
+
+    async def nudge(self) -> None:
+        # Connecting to the shell's socket once more does it: that a peer has come makes its owner look at it.
+        try:
+            ensure_descriptors(_NUDGE_DESCRIPTORS)
+            socket = self._context.socket(zmq.DEALER)
+        except (KernelStartError, zmq.ZMQError) as exc:
+            logger.debug("could not nudge the kernel: %s", exc)
+            return
+        with socket, anyio.move_on_after(_NUDGE_TIMEOUT):
+            socket.immediate = True  # it can be written to when the handshake is done, not before
+            self._connect(socket, "shell")
+            while not socket.poll(0, zmq.POLLOUT):
+                await anyio.wait_readable(socket.FD)
 
     def close(self) -> None:
         for socket in self._sockets.values():

@@ -363,7 +363,13 @@ async def test_a_kernelspec_with_fields_of_the_wrong_type_is_refused_by_name(ins
         await resolve_kernel("strange")
 
 
-@pytest.mark.parametrize("supported", [None, [], ["other"], {}, 1])
+@pytest.mark.parametrize("supported", [["other", "curve"], "curve", " Curve "])
+async def test_a_kernelspec_says_curve_in_a_list_or_as_a_text(supported):
+    kernel = KernelSpec(argv=ARGV, metadata={"supported_encryption": supported})
+    assert (await resolve_kernel(kernel)).supports_curve
+
+
+@pytest.mark.parametrize("supported", [None, [], ["other"], {}, 1, "other", "curved"])
 async def test_a_kernelspec_that_does_not_say_curve_means_no_encryption(supported):
     kernel = KernelSpec(argv=ARGV, metadata={"supported_encryption": supported})
     assert not (await resolve_kernel(kernel)).supports_curve

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import anyio.lowlevel
@@ -168,6 +169,19 @@ async def test_a_reader_that_is_cancelled_loses_nothing(make):
         peer.say("shell", asked, "x_reply", {})
         with anyio.fail_after(5):
             assert (await taker.received.receive()).msg_type == "x_reply"
+
+
+async def test_a_nudge_leaves_nothing_open_and_says_nothing(make):
+    async with open_ends(make) as (peer, transport, _):
+        before = set(Path("/proc/self/fd").iterdir())
+        with anyio.fail_after(5):
+            await transport.nudge()
+            while (
+                set(Path("/proc/self/fd").iterdir()) - before
+            ):  # until libzmq's thread has closed its end, and the peer's
+                await anyio.lowlevel.checkpoint()
+        transport.send(request())
+        assert (await peer.receive("shell")).msg_id == "r0"
 
 
 async def test_that_the_peer_goes_is_told_to_who_waits_for_it(make):

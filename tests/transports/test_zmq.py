@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import signal
 import time
 from contextlib import asynccontextmanager
@@ -69,6 +70,36 @@ async def connected():
 
 def request(n, channel="shell"):
     return Message(channel, {"msg_id": f"r{n}", "msg_type": "x_request", "session": "s"}, content={"n": n})
+
+
+async def test_a_nudge_shows_a_peer_what_it_has_lost_sight_of():
+    async with connected() as (peer, transport, _):
+        shell = peer.sockets["shell"]
+        transport.send(request(0))
+        with anyio.fail_after(10):
+            while not shell.get(zmq.EVENTS) & zmq.POLLIN:  # which takes the sign, as a send of the peer does
+                await anyio.lowlevel.checkpoint()
+            transport.send(request(1))
+            assert select.select([shell.FD], [], [], 0.05)[0] == []  # what follows gives no other
+            await transport.nudge()
+            while not select.select([shell.FD], [], [], 0)[0]:
+                await anyio.lowlevel.checkpoint()
+        assert [peer.receive()[1].content["n"] for _ in range(2)] == [0, 1]
+
+
+async def test_a_nudge_that_cannot_be_given_is_left_out(monkeypatch):
+    async with connected() as (_, transport, _):
+        peerless = ZmqTransport(ConnectionInfo(shell_port=9, iopub_port=9, stdin_port=9, control_port=9, hb_port=9))
+        monkeypatch.setattr(zmq_module, "_NUDGE_TIMEOUT", 0.05)
+        with anyio.fail_after(5):
+            await peerless.nudge()
+        peerless.close()
+
+        def none_left(count):
+            raise KernelStartError(f"{count} descriptors")
+
+        monkeypatch.setattr(zmq_module, "ensure_descriptors", none_left)
+        await transport.nudge()
 
 
 @pytest.mark.limit(120)
