@@ -37,11 +37,14 @@ from ._protocol import (
     KernelStartTimeoutError,
     Message,
     MissingDependencyError,
+    OutcomeUnknownError,
     Output,
     PoolTimeoutError,
     ProtocolError,
     ReplayError,
     Result,
+    ServerAuthError,
+    ServerError,
     StdinError,
     Stream,
     UnsupportedError,
@@ -86,11 +89,14 @@ __all__ = [
     "Message",
     "MissingDependencyError",
     "OnOutput",
+    "OutcomeUnknownError",
     "Output",
     "PoolTimeoutError",
     "ProtocolError",
     "ReplayError",
     "Result",
+    "ServerAuthError",
+    "ServerError",
     "StdinError",
     "StdinHandler",
     "Stream",
@@ -104,6 +110,7 @@ __all__ = [
     "kernelspecs",
     "open_kernel",
     "open_pool",
+    "open_server",
     "replay_kernel",
     "run_notebook",
     "run_notebooks",
@@ -112,10 +119,12 @@ __all__ = [
 if TYPE_CHECKING:
     from .notebook import compare_notebooks, inspect_parameters, run_notebook, run_notebooks
     from .pool import open_pool
+    from .server import open_server
 else:
     compare_notebooks = late("notebook", "compare_notebooks", "notebook")
     inspect_parameters = late("notebook", "inspect_parameters", "notebook")
     open_pool = late("pool", "open_pool", "pool")
+    open_server = late("server", "open_server", "server")
     run_notebook = late("notebook", "run_notebook", "notebook")
     run_notebooks = late("notebook", "run_notebooks", "notebook")
 

@@ -14,7 +14,9 @@ __all__ = ["Connection", "Lifecycle"]
 class Connection:
     """One connection to one kernel process, ready for use."""
 
-    def __init__(self, router: Router, info: ConnectionInfo, kernel_info: KernelInfo, max_in_flight: int) -> None:
+    def __init__(
+        self, router: Router, info: ConnectionInfo | None, kernel_info: KernelInfo, max_in_flight: int
+    ) -> None:
         self.router = router
         self.info = info
         self.kernel_info = kernel_info
@@ -28,6 +30,8 @@ class Connection:
 class Lifecycle:
     """What a kernel can ask of the one who owns its process."""
 
+    id: str | None = None
+    """The name that a server has for it."""
     pid: int | None = None
     returncode: int | None = None
 

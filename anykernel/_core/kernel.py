@@ -235,9 +235,21 @@ class Kernel(Shell):
 
     @property
     def connection(self) -> ConnectionInfo:
-        """Where the kernel listens, with its keys: what `connect_kernel` takes."""
+        """Where the kernel listens, with its keys: what `connect_kernel` takes.
+
+        Raises:
+            UnsupportedError: the kernel is a server's, which keeps that to itself; its `id` is what the server's
+                ``connect_kernel`` takes.
+        """
         assert self._link.last is not None
+        if self._link.last.info is None:
+            raise UnsupportedError("where a server's kernel listens is known to the server only; connect by its id")
         return self._link.last.info
+
+    @property
+    def id(self) -> str | None:
+        """The server's name for the kernel; None where it is not a server's."""
+        return self._lifecycle.id
 
     @property
     def is_alive(self) -> bool:

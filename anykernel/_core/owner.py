@@ -51,7 +51,7 @@ INTERRUPT_TIMEOUT = 15.0
 class Witness(Protocol):
     """Sees all that goes over a kernel's connections, such as a recorder."""
 
-    def wrap(self, transport: Transport, info: ConnectionInfo) -> Transport:
+    def wrap(self, transport: Transport, info: ConnectionInfo | None) -> Transport:
         """A new connection is made; what stands in for its transport."""
         ...
 
@@ -159,7 +159,7 @@ class Owner(Lifecycle):
 
     @asynccontextmanager
     async def _connection(
-        self, transport: Transport, info: ConnectionInfo, *, watch: Callable[[Router], Coroutine[Any, Any, None]]
+        self, transport: Transport, info: ConnectionInfo | None, *, watch: Callable[[Router], Coroutine[Any, Any, None]]
     ) -> AsyncIterator[Connection]:
         """Run a connection's tasks, wait until it is ready, and close the transport at the end.
 

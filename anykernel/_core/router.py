@@ -223,6 +223,13 @@ class Router:
             if msg_id in (None, request.header["msg_id"]):
                 request.on_missed(reason)
 
+    def gave_up(self, msg_id: str, ending: Ending) -> None:
+        """A request ends, and the connection goes on."""
+        request = self._requests.get(msg_id)
+        if request is not None:
+            self.forget(request)
+            request.on_end(ending)
+
     def _drop(self, reason: str, message: Message, exc: Exception | None = None) -> None:
         self.transport.dropped[reason] += 1
         logger.debug("dropped %s on %s: bad %s (%s)", message.msg_type, message.channel, reason, exc)

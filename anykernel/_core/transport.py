@@ -36,6 +36,9 @@ class Receiver(Protocol):
     def missed(self, msg_id: str | None, reason: str) -> None:
         """Output that a request (or, with None, any request) caused may not have arrived, for this reason."""
 
+    def gave_up(self, msg_id: str, ending: Ending) -> None:
+        """What became of a request cannot be told any more: it is to end with this."""
+
 
 class Transport(Protocol):
     """The messages of one connection to one kernel process."""

@@ -9,7 +9,14 @@ from .arguments import as_buffers, as_dict, check_code, check_msg_id, check_text
 from .connection import ConnectionInfo
 from .dates import write_date
 from .displays import Displays
-from .ends import ConnectionClosedError, KernelDiedError, KernelRestartedError, ReplayError, StdinError
+from .ends import (
+    ConnectionClosedError,
+    KernelDiedError,
+    KernelRestartedError,
+    OutcomeUnknownError,
+    ReplayError,
+    StdinError,
+)
 from .errors import (
     AnyKernelError,
     ArgumentError,
@@ -23,9 +30,12 @@ from .errors import (
     MissingDependencyError,
     PoolTimeoutError,
     ProtocolError,
+    ServerAuthError,
+    ServerError,
     UnsupportedError,
 )
 from .fold import OutputFold, bounded_error
+from .framing import V1, decode_legacy, decode_v1, encode_legacy, encode_v1
 from .images import Image
 from .kernelspecs import InstalledKernelSpec
 from .messages import END_OF_INPUT, Message, is_idle
@@ -60,6 +70,7 @@ __all__ = [
     "MAIL",
     "OUTPUT_TYPES",
     "SEPARATOR",
+    "V1",
     "AnyKernelError",
     "ArgumentError",
     "BadMessageError",
@@ -95,6 +106,7 @@ __all__ = [
     "KernelStartTimeoutError",
     "Message",
     "MissingDependencyError",
+    "OutcomeUnknownError",
     "Output",
     "OutputFold",
     "PoolTimeoutError",
@@ -102,6 +114,8 @@ __all__ = [
     "Record",
     "ReplayError",
     "Result",
+    "ServerAuthError",
+    "ServerError",
     "StdinError",
     "Stream",
     "UnsupportedError",
@@ -113,10 +127,14 @@ __all__ = [
     "check_msg_id",
     "check_text",
     "decode",
+    "decode_legacy",
+    "decode_v1",
     "describe",
     "encode",
     "encode_buffers",
+    "encode_legacy",
     "encode_parts",
+    "encode_v1",
     "error_of",
     "failure_of",
     "is_duration",

@@ -5,7 +5,14 @@ from __future__ import annotations
 from .errors import KernelProcessError, ResultCarryingError
 from .result import Result
 
-__all__ = ["ConnectionClosedError", "KernelDiedError", "KernelRestartedError", "ReplayError", "StdinError"]
+__all__ = [
+    "ConnectionClosedError",
+    "KernelDiedError",
+    "KernelRestartedError",
+    "OutcomeUnknownError",
+    "ReplayError",
+    "StdinError",
+]
 
 
 class KernelDiedError(KernelProcessError):
@@ -27,6 +34,15 @@ class KernelRestartedError(ResultCarryingError):
 
 class ConnectionClosedError(ResultCarryingError):
     """Raised by calls on a kernel whose block has ended, or that was shut down."""
+
+    result: Result | None
+
+
+class OutcomeUnknownError(ResultCarryingError):
+    """Raised by calls whose connection to a server was lost, when it cannot be told what became of them.
+
+    The code may have run, whole or in part, or run still; it is never sent twice.
+    """
 
     result: Result | None
 

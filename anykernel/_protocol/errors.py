@@ -18,6 +18,9 @@
     ├── ExecutionAbortedError                     the code never ran (only on request)
     ├── CommClosedError                           the comm is closed
     ├── DebugError                                the debugger refused a command
+    ├── ServerError                               a server refused, or could not be reached
+    │   └── ServerAuthError                       it does not know us, or forbids what was asked
+    ├── OutcomeUnknownError                       the connection was lost; what became of the code cannot be told
     ├── ReplayError                               a recording cannot be read, or does not have what is asked
     ├── StdinError                                the kernel's question could not be answered
     └── UnsupportedError                          the kernel (or platform) lacks the feature
@@ -47,6 +50,8 @@ __all__ = [
     "PoolTimeoutError",
     "ProtocolError",
     "ResultCarryingError",
+    "ServerAuthError",
+    "ServerError",
     "UnsupportedError",
 ]
 
@@ -157,3 +162,21 @@ class DebugError(AnyKernelError):
 
 class UnsupportedError(AnyKernelError):
     """Raised when the kernel, its transport or the platform lacks a feature that was asked for."""
+
+
+class ServerError(AnyKernelError):
+    """Raised when a server refuses what it was asked, cannot do it, or cannot be reached."""
+
+    def __init__(self, reason: str, *, status: int | None = None, url: str = "") -> None:
+        told = f" (status {status})" if status is not None else ""
+        super().__init__(f"{url}: {reason}{told}" if url else f"{reason}{told}")
+        self.status = status
+        """The status of its answer; None where there was none."""
+        self.reason = reason
+        """What it said, or what kept it from answering."""
+        self.url = url
+        """Whom was asked what, without anything secret."""
+
+
+class ServerAuthError(ServerError):
+    """Raised when a server does not know us (the token is wrong, has expired or is missing), or forbids something."""

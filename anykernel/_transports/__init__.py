@@ -12,6 +12,8 @@ from .replay import ReplayTransport
 from .script import Session, read_sessions
 
 if TYPE_CHECKING:
+    from .upgraded import WebSocket
+    from .websocket import WebSocketTransport
     from .zmq import DESCRIPTORS, ZmqTransport, ensure_descriptors
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "MemoryTransport",
     "ReplayTransport",
     "Session",
+    "WebSocket",
+    "WebSocketTransport",
     "ZmqTransport",
     "ensure_descriptors",
     "open_recorder",
@@ -30,6 +34,10 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
+        if name in ("WebSocket", "WebSocketTransport"):  # what they need is an extra's
+            from . import upgraded, websocket  # noqa: PLC0415
+
+            return getattr(upgraded if name == "WebSocket" else websocket, name)
         if name in __all__:  # ZMQ takes 40 ms to import, and a replay needs none
             from . import zmq  # noqa: PLC0415
 

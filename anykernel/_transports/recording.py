@@ -101,9 +101,9 @@ class Recorder:
         self._secrets: list[str] = []
         self._password_prompts: set[str] = set()
 
-    def wrap(self, transport: Transport, info: ConnectionInfo) -> RecordingTransport:
+    def wrap(self, transport: Transport, info: ConnectionInfo | None) -> RecordingTransport:
         """A new connection is made; what goes over it is to be recorded."""
-        for secret in (info.key, info.curve_secretkey or ""):
+        for secret in (info.key, info.curve_secretkey or "") if info is not None else ():
             if len(secret) >= _SECRET_LENGTH:
                 self._secrets.append(secret)
         self._write(Line("connected", self._now()))
@@ -234,6 +234,7 @@ class _Recording:
         self.lost = receiver.lost
         self.found = receiver.found
         self.missed = receiver.missed
+        self.gave_up = receiver.gave_up
 
     def deliver(self, message: Message) -> None:
         self._recorder.received(message)

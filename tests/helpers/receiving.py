@@ -28,6 +28,9 @@ class Taker:
     def missed(self, msg_id: str | None, reason: str) -> None:
         self.told.append((msg_id, reason))
 
+    def gave_up(self, msg_id: str, ending: object) -> None:
+        self.told.append((msg_id, ending))
+
     def close(self) -> None:
         self._send.close()
         self.received.close()
