@@ -257,6 +257,10 @@ class WebSocketTransport:
         await self._ended.wait()
         return self._ending
 
+    async def nudge(self) -> None:
+        """Nothing: the kernel's peer is the server, whose clients come and go."""
+        await anyio.lowlevel.checkpoint()
+
     async def beat(self, timeout: float) -> bool:  # noqa: ARG002
         # Servers have no heartbeat of the kernel's to hand on, and a lost connection is found by pings and is no death.
         await anyio.lowlevel.checkpoint()

@@ -85,6 +85,7 @@ class MendingTransport:
         self.connected = line.connected
         self.disconnected = line.disconnected
         self.beat = line.beat
+        self.nudge = line.nudge
         self.end = line.end
         self.ready = False
         """Whether the process is known, and used."""

@@ -45,11 +45,14 @@ from anykernel import (
     Message,
     MissingDependencyError,
     OnOutput,
+    OutcomeUnknownError,
     Output,
     PoolTimeoutError,
     ProtocolError,
     ReplayError,
     Result,
+    ServerAuthError,
+    ServerError,
     StdinError,
     StdinHandler,
     Stream,
@@ -65,6 +68,7 @@ from .doors import block_of as _block_of
 from .doors import call_of as _call_of
 from .kernels import Kernel
 from .pools import Pool
+from .servers import Server as _Server
 from .shells import Subshell
 from .streams import Comm, Execution
 from .streams import Stream as ByteBoundedStream
@@ -107,11 +111,14 @@ __all__ = [
     "Message",
     "MissingDependencyError",
     "OnOutput",
+    "OutcomeUnknownError",
     "Output",
     "PoolTimeoutError",
     "ProtocolError",
     "ReplayError",
     "Result",
+    "ServerAuthError",
+    "ServerError",
     "StdinError",
     "StdinHandler",
     "Stream",
@@ -125,6 +132,7 @@ __all__ = [
     "kernelspecs",
     "open_kernel",
     "open_pool",
+    "open_server",
     "replay_kernel",
     "run_notebook",
     "run_notebooks",
@@ -134,6 +142,7 @@ open_kernel = _block_of(_anykernel.open_kernel, Kernel)
 connect_kernel = _block_of(_anykernel.connect_kernel, Kernel)
 replay_kernel = _block_of(_anykernel.replay_kernel, Kernel)
 open_pool = _block_of(_anykernel.open_pool, Pool)
+open_server = _block_of(_anykernel.open_server, _Server)
 run_notebooks = _block_of(_anykernel.run_notebooks, _iteration_of)
 run_notebook = _call_of(_anykernel.run_notebook, ("on_cell", "stdin"))
 inspect_parameters = _call_of(_anykernel.inspect_parameters)

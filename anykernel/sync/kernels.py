@@ -6,8 +6,9 @@ is told by the original's docstring, which it gets when this is imported.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from anyio.streams.memory import MemoryObjectStreamStatistics
 
@@ -31,6 +32,9 @@ from .. import (
 from .shells import Shell, Subshell
 from .streams import Comm, CommStream, Stream
 from .twins import Block, Iteration, Twin, as_it_is
+
+if TYPE_CHECKING:  # these need an extra
+    from ..server import RunningKernel, ServerKernelSpec
 
 __all__ = ["Kernel"]
 
@@ -88,6 +92,11 @@ class Kernel(Shell):
     @property
     def connection(self) -> ConnectionInfo:
         value: ConnectionInfo = self._inner.connection
+        return value
+
+    @property
+    def id(self) -> str | None:
+        value: str | None = self._inner.id
         return value
 
     @property

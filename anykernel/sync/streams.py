@@ -6,8 +6,9 @@ is told by the original's docstring, which it gets when this is imported.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from anyio.streams.memory import MemoryObjectStreamStatistics
 
@@ -29,6 +30,9 @@ from .. import (
     UsageReply,
 )
 from .twins import Block, Iteration, Twin, as_it_is
+
+if TYPE_CHECKING:  # these need an extra
+    from ..server import RunningKernel, ServerKernelSpec
 
 __all__ = ["Comm", "CommStream", "Execution", "Stream"]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import anykernel
 from anykernel._core.shell import Shell
 from anykernel.pool import Mapped, Pool
+from anykernel.server import Server
 
 TARGET = Path(anykernel.__file__).parent / "sync"
 
@@ -26,8 +27,9 @@ is told by the original's docstring, which it gets when this is imported.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from anyio.streams.memory import MemoryObjectStreamStatistics
 
@@ -50,6 +52,9 @@ from .. import (
 )
 {imports}from .twins import Block, Iteration, Twin, as_it_is
 
+if TYPE_CHECKING:  # these need an extra
+    from ..server import RunningKernel, ServerKernelSpec
+
 __all__ = {names}
 """
 
@@ -61,6 +66,7 @@ FILES = {
         "kernels",
         "from .shells import Shell, Subshell\nfrom .streams import Comm, CommStream, Stream\n",
     ),
+    "servers": (["Server"], "servers", "from .kernels import Kernel\n"),
     "pools": (["Mapped", "Pool"], "pools", "from ..pool import PoolStatistics\nfrom .kernels import Kernel\n"),
 }
 
@@ -74,12 +80,13 @@ CLASSES = {
     "Kernel": (anykernel.Kernel, "Shell"),
     "Mapped": (Mapped, "Twin"),
     "Pool": (Pool, "Twin"),
+    "Server": (Server, "Twin"),
 }
 ITERATED = {"Stream": "Any", "Comm": "Message", "Execution": "Output", "Mapped": "Any"}
 # What blocks give, and how the twin of it is made.
 GIVEN = {
     "events": "Stream", "messages": "Stream", "debug_events": "Stream", "comms": "CommStream", "open_comm": "Comm",
-    "subshell": "Subshell", "stream": "Execution", "kernel": "Kernel", "map": "Mapped",
+    "subshell": "Subshell", "stream": "Execution", "kernel": "Kernel", "map": "Mapped", "open_kernel": "Kernel", "connect_kernel": "Kernel",
 }  # fmt: skip
 RENAMED = {"aclose": "close"}
 LEFT_OUT = {"send_nowait", "end", "close", "put", "fail", "no_more", "room", "extra", "extra_attributes"}
