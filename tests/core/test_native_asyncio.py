@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-import anyio
 import pytest
 import uvloop
 
@@ -21,8 +20,7 @@ def run(request, caplog):
 
     def run(main):
         async def bounded():
-            async with asyncio.timeout(30) if hasattr(asyncio, "timeout") else anyio.move_on_after(30):
-                return await main()
+            return await asyncio.wait_for(main(), 30)
 
         with caplog.at_level(logging.ERROR):
             result = request.param(bounded())

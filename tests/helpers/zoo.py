@@ -6,6 +6,7 @@ environment of its own: the variable ANYKERNEL_TEST_IPYKERNEL6 names its Python.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -14,6 +15,9 @@ import pytest
 from jupyter_client.kernelspec import KernelSpec
 
 from anykernel import open_kernel
+
+IPYKERNEL = tuple(map(int, importlib.metadata.version("ipykernel").split(".")[:2]))
+"""The version of the ipykernel that most tests use."""
 
 IPYKERNEL6 = os.environ.get("ANYKERNEL_TEST_IPYKERNEL6")
 
