@@ -2,8 +2,8 @@
 
 ipykernel 7.0 to 7.3 loses sight of a request that arrives while it sends a reply: the send takes libzmq's one sign that
 there is something to read, and later requests of the same client give no other, so that all of them lie there for ever. What
-another peer does is a sign again, and to connect is enough. Kernels do not say which version of ipykernel they are, so
-all of them are watched that have its subshells.
+another peer does is a sign again, and to connect is enough. Kernels do not say which version of ipykernel they are, or are
+built on, so all of them are watched that have subshells, as these have.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INTERVAL = 0.5
 
 def may_lose_sight(info: KernelInfo) -> bool:
     """Whether this may be a kernel that is to be nudged."""
-    return info.implementation == "ipython" and SUBSHELLS in info.supported_features
+    return SUBSHELLS in info.supported_features
 
 
 async def nudge(router: Router) -> None:

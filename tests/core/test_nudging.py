@@ -6,11 +6,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from anykernel import KernelInfo, Message
+from anykernel import Message
 from anykernel._core import nudging
 from anykernel._core.request import Request
 from anykernel._core.router import Router
-from anykernel._protocol import read_reply
 from anykernel._transports import MemoryTransport
 
 from ..helpers import scripted
@@ -95,10 +94,10 @@ async def test_a_kernel_that_stays_silent_is_nudged_ever_more_seldom(router, mon
         tasks.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize(("implementation", "nudged"), [("ipython", True), ("scripted", False)])
-async def test_only_kernels_that_may_lose_sight_are_nudged(monkeypatch, implementation, nudged):
+@pytest.mark.parametrize(("features", "nudged"), [(["kernel subshells"], True), ([], False)])
+async def test_only_kernels_that_may_lose_sight_are_nudged(monkeypatch, features, nudged):
     monkeypatch.setattr(nudging, "INTERVAL", 0.001)
-    monkeypatch.setitem(scripted.INFO, "implementation", implementation)
+    monkeypatch.setitem(scripted.INFO, "supported_features", features)
     async with scripted_kernel() as (kernel, script):
         execution = await kernel.submit("lies there")
         if nudged:
@@ -110,9 +109,3 @@ async def test_only_kernels_that_may_lose_sight_are_nudged(monkeypatch, implemen
         script.finish(request)
         assert (await execution.wait()).ok
         assert bool(script.transport.nudges) is nudged
-
-
-def test_ipykernel_without_subshells_loses_sight_of_nothing():
-    info = {"status": "ok", "implementation": "ipython"}
-    assert not nudging.may_lose_sight(read_reply(info, KernelInfo))
-    assert nudging.may_lose_sight(read_reply({**info, "supported_features": ["kernel subshells"]}, KernelInfo))
