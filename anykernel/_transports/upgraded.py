@@ -25,6 +25,7 @@ class ByteStream(Interface):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Wait for bytes; empty at the end."""
+        ...
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Write all of them."""

@@ -198,7 +198,7 @@ class WebSocketTransport:
         return reason
 
     async def _pump(self, socket: WebSocket, receiver: Receiver) -> None:
-        decode: Callable[[Any], Message] = decode_legacy if self.legacy else decode_v1
+        decode: Any = decode_legacy if self.legacy else decode_v1
         while True:
             messages = await socket.receive()
             self._heard.set()
@@ -207,7 +207,7 @@ class WebSocketTransport:
                 try:
                     if isinstance(data, str) and not self.legacy:
                         raise BadMessageError("shape")
-                    message = decode(data)
+                    message: Message = decode(data)
                 except BadMessageError as exc:
                     self.dropped[str(exc)] += 1
                 else:

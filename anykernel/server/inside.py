@@ -66,7 +66,12 @@ class Inside:
         msg = self._send(stream, msg_or_type, *args, **kwargs)
         frames = self._local.frames
         parent = msg.get("parent_header") if frames is not None and msg else None
-        if not parent or parent.get("session") not in self._clients or parent.get("msg_type") == JOURNAL:
+        if (
+            frames is None
+            or not parent
+            or parent.get("session") not in self._clients
+            or parent.get("msg_type") == JOURNAL
+        ):
             return msg
         client = parent["session"]
         buffers = kwargs.get("buffers") or (args[3] if len(args) > 3 else None) or msg.get("buffers") or ()

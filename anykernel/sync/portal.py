@@ -105,6 +105,7 @@ class Portal:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop
+        self._stopping: asyncio.Event
         self._blocks: set[asyncio.Task[Any]] = set()
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name="anykernel", daemon=True)
