@@ -64,7 +64,7 @@ class Inside:
     def _sent(self, stream: Any, msg_or_type: Any, *args: Any, **kwargs: Any) -> Any:
         self._local.frames = None
         msg = self._send(stream, msg_or_type, *args, **kwargs)
-        frames = self._local.frames
+        frames: Any = self._local.frames
         parent = msg.get("parent_header") if frames is not None and msg else None
         if (
             frames is None
