@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from .._protocol import ArgumentError, UnsupportedError, error_of
+from .._protocol import ArgumentError, UnsupportedError, check_text, error_of
 from .driving import drive
 from .executor import Executor
 from .options import ExecuteOptions
@@ -24,14 +24,12 @@ def _is_expression(text: str) -> bool:
 
 async def evaluate(executor: Executor, expression: str) -> Any:
     """The value of an expression, as `Kernel.evaluate` describes it."""
-    if not (isinstance(expression, str) and expression.strip()):
-        raise ArgumentError(f"expression must be a str that is not empty, not {expression!r:.200}")
+    if not check_text("expression", expression).strip():
+        raise ArgumentError("expression must not be empty")
     info = (await executor.connected()).kernel_info
-    is_python = info.language == "python"
+    is_wrapped = info.language == "python" and _is_expression(expression)
     # repr, because IPython's own text for a value leaves out the rest of long lists.
-    asked = (
-        f"__import__('builtins').repr((\n{expression}\n))" if is_python and _is_expression(expression) else expression
-    )
+    asked = f"__import__('builtins').repr((\n{expression}\n))" if is_wrapped else expression
     options = ExecuteOptions(silent=True, store_history=False, user_expressions={"value": asked}, check=True)
     # In its raw mode, xeus-python fails where there is no code.
     code = "pass" if info.implementation == "xeus-python" else ""
@@ -44,10 +42,11 @@ async def evaluate(executor: Executor, expression: str) -> Any:
     if value.get("status") == "error":
         raise error_of(value, result)
     text = str((value.get("data") or {}).get("text/plain", ""))
-    if not is_python:
+    if info.language != "python":
         return text
     try:
-        text = ast.literal_eval(text)
+        if is_wrapped:
+            text = ast.literal_eval(text)
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text

@@ -18,8 +18,8 @@ from .._protocol import (
     Result,
     as_buffers,
     as_dict,
-    check_code,
     check_msg_id,
+    check_text,
 )
 from .asking import Fence, ask
 from .clock import monotonic
@@ -69,7 +69,7 @@ class Executor:
         buffers: Iterable[bytes | memoryview] = (),
     ) -> Run:
         """Queue code."""
-        check_code(code)
+        check_text("code", code)
         self.link.home.check()
         # A caller that is cancelled already sends nothing.
         await anyio.lowlevel.checkpoint_if_cancelled()

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from .._protocol import ArgumentError, as_dict, check_msg_id, is_duration
+from .._protocol import ArgumentError, as_dict, as_integer, as_seconds, as_timeout, check_msg_id, check_text
 from .handlers import OnOutput, StdinHandler
 
 __all__ = ["ExecuteOptions", "OpenOptions"]
@@ -36,10 +36,8 @@ class ExecuteOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
-            if not is_duration(self.timeout):
-                raise ArgumentError(f"timeout must be None or seconds (a number >= 0), not {self.timeout!r}")
-            if type(self.timeout) is not float or self.timeout == math.inf:
-                seconds = float(self.timeout)
+            seconds = as_timeout("timeout", self.timeout)
+            if seconds is not self.timeout or seconds == math.inf:
                 msgspec.structs.force_setattr(self, "timeout", None if seconds == math.inf else seconds)
         if self.user_expressions is not None:
             for name, expression in as_dict("user_expressions", self.user_expressions).items():
@@ -47,6 +45,7 @@ class ExecuteOptions(msgspec.Struct, frozen=True, kw_only=True):
                     raise ArgumentError(
                         f"user_expressions must map names to expressions, both str, not {name!r} to {expression!r:.200}"
                     )
+                check_text("user_expressions", name + expression)
         if self.stdin is not None:
             _check_stdin(self.stdin)
         if self.on_output is not None and not callable(self.on_output):
@@ -120,9 +119,9 @@ class OpenOptions(msgspec.Struct, frozen=True, kw_only=True):
             ("heartbeat_interval", float, True),
             ("heartbeat_misses", int, True),
         ):
-            value = getattr(self, name)
-            if kind is float and is_duration(value):
-                value = float(value)
-            if not isinstance(value, (int, kind)) or not (value > 0 if positive else value >= 0):
+            given = getattr(self, name)
+            value = as_seconds(given) if kind is float else as_integer(given)
+            if value is None or value < 0 or (positive and value == 0):
                 what = f"{'positive' if positive else 'non-negative'} {'number' if kind is float else 'integer'}"
-                raise ArgumentError(f"{name} must be a {what}, not {value!r}")
+                raise ArgumentError(f"{name} must be a {what}, not {given!r}")
+            msgspec.structs.force_setattr(self, name, value)

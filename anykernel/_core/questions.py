@@ -13,6 +13,7 @@ from .._protocol import (
     IsCompleteReply,
     KernelInfo,
     Message,
+    as_integer,
     check_text,
     read_reply,
 )
@@ -21,11 +22,10 @@ __all__ = ["Questions"]
 
 
 def _position(code: str, cursor_pos: int | None) -> int:
-    if cursor_pos is None:
-        return len(code)
-    if not isinstance(cursor_pos, int) or isinstance(cursor_pos, bool) or not 0 <= cursor_pos <= len(code):
+    position = len(code) if cursor_pos is None else as_integer(cursor_pos)
+    if position is None or not 0 <= position <= len(code):
         raise ArgumentError(f"cursor_pos must be a position in the code, 0 to {len(code)}, not {cursor_pos!r}")
-    return cursor_pos
+    return position
 
 
 class Questions:
@@ -84,7 +84,7 @@ class Questions:
         else:
             content["n"] = n
         if hist_access_type == "search":
-            content |= {"pattern": pattern, "unique": unique}
+            content |= {"pattern": check_text("pattern", pattern), "unique": unique}
         return read_reply((await self.request("history_request", content)).content, HistoryReply)
 
     async def comm_info(self, target_name: str | None = None) -> CommInfoReply:

@@ -19,6 +19,7 @@ from typing import Any
 
 from .._protocol import (
     MAIL,
+    MISSING,
     SEPARATOR,
     AnyKernelError,
     ArgumentError,
@@ -45,9 +46,6 @@ __all__ = ["call", "pull", "push", "set_env"]
 _CODE = """\
 __import__('builtins').exec({install!r}, {{'source': {source!r}}})
 {run}(__import__('builtins').globals())"""
-
-# The name of the error of kernels that lack what it takes; nothing else raises such.
-_MISSING = "AnykernelMissing"
 
 _INSTALL = """\
 import sys, types
@@ -158,10 +156,7 @@ async def _exchange(executor: Executor, buffers: list[Any], *, awaits: bool) -> 
     if info.implementation not in _WITHOUT_BUFFERS:
         answer, result = await _run(executor, code, silent=not awaits, buffers=[*buffers, _served()[2].encode()])
     else:
-        try:
-            answer, _ = await _run(executor, _code("open_mailbox", _served()[2]))
-        except ProtocolError as exc:  # in its raw mode, xeus-python has no IPython, and says nothing of it
-            raise UnsupportedError("variables need IPython, and this kernel does not run in one") from exc
+        answer, _ = await _run(executor, _code("open_mailbox", _served()[2]))
         answer, result = await _run(
             executor, code, silent=not awaits, mail=(answer.content.get("comm_id", ""), buffers)
         )
@@ -200,7 +195,7 @@ async def _run(
     try:
         result = exchange.outcome()
     except ExecutionError as exc:
-        if exc.ename == _MISSING:
+        if exc.ename == MISSING:
             raise UnsupportedError(f"variables need IPython, and the buffers of a request: {exc.evalue}") from exc
         raise
     if exchange.answer is None:
@@ -215,7 +210,7 @@ def _served() -> tuple[str, str, str]:
 
     source = served_source()
     name = f"_anykernel_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
-    return name, _INSTALL.format(name=name, missing=_MISSING, separator=SEPARATOR), source
+    return name, _INSTALL.format(name=name, missing=MISSING, separator=SEPARATOR), source
 
 
 def _code(function: str, source: str | None = None) -> str:

@@ -5,7 +5,7 @@ the standard library and msgspec, and neither does I/O nor knows of anyio or of 
 `ConnectionInfo.write`.) A newcomer begins with ``messages``, then ``outputs``, ``fold`` and ``result``.
 """
 
-from .arguments import as_buffers, as_dict, check_code, check_msg_id, check_text, is_duration
+from .arguments import as_buffers, as_dict, as_integer, as_seconds, as_timeout, check_msg_id, check_text
 from .connection import ConnectionInfo
 from .dates import write_date
 from .displays import Displays
@@ -62,12 +62,13 @@ from .result import (
     timeout_error,
 )
 from .source import SEPARATOR, served_source
-from .values import MAIL, CannotTravelError, decode, describe, encode
+from .values import MAIL, MISSING, CannotTravelError, decode, describe, encode
 from .wire import BadMessageError, Codec, Frame, encode_buffers, encode_parts, loads
 
 __all__ = [
     "END_OF_INPUT",
     "MAIL",
+    "MISSING",
     "OUTPUT_TYPES",
     "SEPARATOR",
     "V1",
@@ -122,8 +123,10 @@ __all__ = [
     "UsageReply",
     "as_buffers",
     "as_dict",
+    "as_integer",
+    "as_seconds",
+    "as_timeout",
     "bounded_error",
-    "check_code",
     "check_msg_id",
     "check_text",
     "decode",
@@ -137,7 +140,6 @@ __all__ = [
     "encode_v1",
     "error_of",
     "failure_of",
-    "is_duration",
     "is_idle",
     "loads",
     "pages_of",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from .errors import ArgumentError
 
-__all__ = ["as_buffers", "as_dict", "check_code", "check_msg_id", "check_text", "is_duration"]
+__all__ = ["as_buffers", "as_dict", "as_integer", "as_seconds", "as_timeout", "check_msg_id", "check_text"]
 
 # Characters of a msg_id: replies quote it, in a header that must not be too large.
 MSG_ID_LIMIT = 1024
@@ -38,17 +38,6 @@ def as_buffers(value: Any) -> tuple[bytes | memoryview, ...]:
     return tuple(value or ())
 
 
-def check_code(code: object) -> str:
-    """The code, if it is some.
-
-    Raises:
-        ArgumentError: it is no string.
-    """
-    if not isinstance(code, str):
-        raise ArgumentError(f"code must be a str, not {type(code).__name__}")
-    return code
-
-
 def check_msg_id(msg_id: object) -> str:
     """The id that a caller chose for a request, if it can be one.
 
@@ -76,12 +65,26 @@ def check_text(name: str, text: object) -> str:
     return text
 
 
-def is_duration(value: object) -> bool:
-    """Whether it is a number of seconds; also one of NumPy's, a fraction, and the like."""
-    if isinstance(value, bool | str | bytes) or not hasattr(type(value), "__float__"):
-        return False
-    try:
-        seconds = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return not math.isnan(seconds) and seconds >= 0
+def as_seconds(value: object) -> float | None:
+    """A number of seconds, as a float: sums with those of NumPy would keep no more than a few digits. None where it is none."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None
+    seconds = float(value)
+    return seconds if seconds >= 0 else None  # nor is NaN one
+
+
+def as_timeout(name: str, value: object) -> float | None:
+    """Seconds, or None for no limit.
+
+    Raises:
+        ArgumentError: it is neither.
+    """
+    seconds = as_seconds(value)
+    if seconds is None and value is not None:
+        raise ArgumentError(f"{name} must be None or seconds (a number >= 0), not {value!r}")
+    return seconds
+
+
+def as_integer(value: object) -> int | None:
+    """A number without a fraction, also one of NumPy's, as an int; None where it is none."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None

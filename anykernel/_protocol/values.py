@@ -17,7 +17,7 @@ import warnings
 from importlib import import_module
 from typing import Any
 
-__all__ = ["MAIL", "CannotTravelError", "decode", "describe", "encode"]
+__all__ = ["MAIL", "MISSING", "CannotTravelError", "decode", "describe", "encode"]
 
 TRAVELLING = (
     "None, bool, int, float, complex, str, bytes and bytearray, lists, tuples, sets, frozensets and dicts of them, "
@@ -33,6 +33,8 @@ _KINDS = frozenset("biufcmMSUV")
 
 # What names the request in the data of a comm's message that brings its buffers.
 MAIL = "anykernel_request"
+# The name of the error of kernels that lack what it takes; nothing else raises such.
+MISSING = "AnykernelMissing"
 
 
 class CannotTravelError(TypeError):
@@ -235,8 +237,11 @@ class _Decoder:
 
     def array(self, dtype: Any, shape: Any, order: str, number: int) -> Any:
         np = import_module("numpy")
-        data = memoryview(self.buffers[number])
-        return np.ndarray(shape, _dtype(dtype, np), bytearray(data) if data.readonly else data, order=order)
+        data, dtype = memoryview(self.buffers[number]), _dtype(dtype, np)
+        _check_size(shape, dtype.itemsize, data.nbytes)
+        array = np.ndarray(shape, dtype, bytearray(data) if data.readonly else data, order=order)
+        _check_text(array, np)
+        return array
 
     def frame(self, objects: Any, freq: Any, number: int) -> Any:
         return _frame_of(self.table(number), objects, freq)
@@ -300,6 +305,30 @@ def _dtype_node(dtype: Any, np: Any) -> Any:
     fields = [(*dtype.fields[name], None)[:3] for name in dtype.names]  # a field without a title has two items
     formats, offsets, titles = [_dtype_node(f[0], np) for f in fields], [f[1] for f in fields], [f[2] for f in fields]
     return ["fields", dtype.names, formats, offsets, titles, dtype.itemsize, dtype.isalignedstruct]
+
+
+def _check_size(shape: Any, itemsize: int, size: int) -> None:
+    """Raise a ValueError where an array would have other bytes than came for it.
+
+    NumPy looks at that too, but takes a negative length for a question, and divides by an item's size for the answer.
+    """
+    for length in shape:
+        if type(length) is not int or length < 0:
+            raise ValueError(f"shape {shape}")
+        itemsize *= length
+    if itemsize != size:
+        raise ValueError(f"{size} bytes for an array of {itemsize}")
+
+
+def _check_text(array: Any, np: Any) -> None:
+    """Raise a ValueError where text holds what is no character: NumPy trusts it, and Python's functions for text do."""
+    dtype = array.dtype
+    for name in dtype.names or ():
+        _check_text(array[name], np)
+    if dtype.kind == "U" and array.size and dtype.itemsize:
+        codes = np.ascontiguousarray(array).view(np.dtype("u4").newbyteorder(dtype.byteorder))
+        if codes.max() > sys.maxunicode:
+            raise ValueError("text of NumPy's with what is no character")
 
 
 def _dtype(node: Any, np: Any) -> Any:

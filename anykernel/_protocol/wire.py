@@ -11,7 +11,7 @@ word of reason; the reader counts it and lives on.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -38,12 +38,16 @@ _decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's scalars as the numbers they are."""
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        plain = value.item()
-        if type(plain).__module__ == "builtins":
-            return plain
-    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} has no form in JSON")
+    """NumPy's scalars as the numbers they are; it is not imported for that."""
+    kind = type(value)
+    plain = _PLAIN.get(value.dtype.kind) if kind.__module__ == "numpy" and hasattr(value, "dtype") else None
+    if plain is None or value.shape:
+        raise TypeError(f"{kind.__module__}.{kind.__qualname__} has no form in JSON")
+    return plain(value)
+
+
+# By the kinds of their types.
+_PLAIN: dict[str, Callable[[Any], object]] = {"b": bool, "i": int, "u": int, "f": float, "U": str}
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
@@ -71,15 +75,23 @@ def dumps(value: Any) -> bytes:
     """Write JSON; a lone surrogate, which UTF-8 has no form for, becomes its escape.
 
     Raises:
-        TypeError: the value holds something JSON has no form for.
+        TypeError, ValueError: the value holds something JSON has no form for, NaN included. (Some write it as if it had: xeus
+            then answers nothing any more.)
     """
+    data: bytes | None
     try:
-        return _encoder.encode(value)
+        written = data = _encoder.encode(value)
     except UnicodeEncodeError:
-        text = json.dumps(msgspec.to_builtins(value, enc_hook=_plain))
-        if "NaN" in text or "Infinity" in text:  # perhaps as numbers, for which msgspec writes null
-            text = json.dumps(json.loads(text, parse_constant=lambda _: None))
-        return text.encode()
+        data = None
+    else:
+        if b"null" not in written:  # which is what msgspec writes for NaN
+            return written
+    plain = msgspec.to_builtins(value, enc_hook=_plain)
+    try:
+        text = json.dumps(plain, allow_nan=False)
+    except ValueError as exc:
+        raise ValueError("it holds NaN or infinity, which JSON has no form for") from exc
+    return text.encode() if data is None else data
 
 
 def encode_parts(message: Message) -> list[Frame]:

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
+from numbers import Real
 from typing import Any
 
 import anyio
@@ -78,9 +79,7 @@ async def run_notebook(
         ExecutionTimeoutError, KernelDiedError: time ran out, or the kernel died. These, too, have a ``report``.
     """
     source = read_notebook(notebook)
-    for name, seconds in (("cell_timeout", cell_timeout), ("timeout", timeout)):
-        if seconds is not None and not (isinstance(seconds, int | float) and not math.isnan(seconds) and seconds >= 0):
-            raise ArgumentError(f"{name} must be None or seconds (a number >= 0), not {seconds!r}")
+    cell_timeout, timeout = _seconds("cell_timeout", cell_timeout), _seconds("timeout", timeout)
     if on_cell is not None and not callable(on_cell):
         raise ArgumentError(f"on_cell must be a function, not {on_cell!r}")
     values = _with_parameters(source, parameters)
@@ -116,6 +115,14 @@ async def run_notebook(
             run.finish()
             saver.save()
     return report
+
+
+def _seconds(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if not (isinstance(value, Real) and float(value) >= 0):
+        raise ArgumentError(f"{name} must be None or seconds (a number >= 0), not {value!r}")
+    return float(value)
 
 
 def _directory_of(notebook: object) -> str | None:

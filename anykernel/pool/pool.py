@@ -20,7 +20,9 @@ from .._protocol import (
     KernelDiedError,
     PoolTimeoutError,
     Result,
-    is_duration,
+    as_integer,
+    as_seconds,
+    as_timeout,
 )
 from .keeping import Keeper
 from .mapping import Mapped, open_mapping
@@ -73,8 +75,7 @@ class Pool:
             ExecutionError: the setup code failed.
             ConnectionClosedError: the pool's block has ended.
         """
-        if timeout is not None and not is_duration(timeout):
-            raise ArgumentError(f"timeout must be None or seconds (a number >= 0), not {timeout!r}")
+        timeout = as_timeout("timeout", timeout)
         try:
             place = await self._keeper.borrow(timeout)
         except AnyKernelError:
@@ -114,7 +115,8 @@ class Pool:
             AnyKernelError: what `Kernel.execute` and `kernel` raise.
         """
         _check_count("retries", retries, least=0)
-        deadline = None if timeout is None or not is_duration(timeout) else anyio.current_time() + timeout
+        timeout = as_timeout("timeout", timeout)
+        deadline = None if timeout is None else anyio.current_time() + timeout
         while True:
             async with self.kernel(timeout=timeout) as kernel:
                 left = timeout if deadline is None else max(0, deadline - anyio.current_time())
@@ -177,8 +179,7 @@ class Pool:
         _check_count("retries", retries, least=0)
         if max_pending is not None:
             _check_count("max_pending", max_pending, least=1)
-        if timeout is not None and not is_duration(timeout):
-            raise ArgumentError(f"timeout must be None or seconds (a number >= 0), not {timeout!r}")
+        timeout = as_timeout("timeout", timeout)
         return open_mapping(
             self.kernel,
             function,
@@ -251,7 +252,8 @@ async def open_pool(
         _check_count("uses", uses, least=1)
     if not (setup is None or isinstance(setup, str)):
         raise ArgumentError(f"setup must be code, a str, not {type(setup).__name__}")
-    if not is_duration(idle_timeout):
+    idle_seconds = as_seconds(idle_timeout)
+    if idle_seconds is None:
         raise ArgumentError(f"idle_timeout must be seconds (a number >= 0), not {idle_timeout!r}")
     async with open_task_group() as tasks:
         keeper = Keeper(
@@ -262,7 +264,7 @@ async def open_pool(
             uses=uses,
             setup=setup,
             max_starting=max_starting,
-            idle_timeout=idle_timeout,
+            idle_timeout=idle_seconds,
         )
         try:
             await keeper.first()
@@ -272,5 +274,5 @@ async def open_pool(
 
 
 def _check_count(name: str, value: object, *, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if (number := as_integer(value)) is None or number < least:
         raise ArgumentError(f"{name} must be an integer of at least {least}, not {value!r}")

@@ -25,7 +25,7 @@ from anykernel import (
 from anykernel._protocol.values import encode
 
 from ..helpers.scripted import INFO, scripted_kernel
-from ..helpers.zoo import CASES, PYTHON, installed
+from ..helpers.zoo import CASES, PYTHON, Case, installed
 
 PYTHONS = [name for name, case in CASES.items() if case.code is PYTHON]
 
@@ -255,6 +255,17 @@ async def test_other_languages_are_unsupported(monkeypatch):
             with pytest.raises(UnsupportedError, match="Python kernels only, not bash"):
                 await call
         assert script.nothing_sent()
+
+
+async def test_a_python_kernel_that_runs_without_ipython_is_unsupported():
+    case = Case([sys.executable, "-m", "xpython_launcher", "-f", "{connection_file}", "--raw"], "xpython_launcher")
+    async with case.open() as kernel:
+        for call in (kernel.push(x=1), kernel.pull("x"), kernel.call("len", []), kernel.set_env(A="b")):
+            with pytest.raises(UnsupportedError, match="runs without IPython"):
+                await call
+        with pytest.raises(UnsupportedError, match="evaluates no user expressions"):
+            await kernel.evaluate("1 + 1")
+        assert (await kernel.execute("1 + 1")).data == {"text/plain": "2"}
 
 
 async def test_a_kernel_without_what_it_takes_is_unsupported():

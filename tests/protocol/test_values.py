@@ -365,6 +365,65 @@ def test_arrow_data_that_lies_about_itself_is_refused():
             decode([*buffers[:-1], bytes(data)])
 
 
+ARROW = pa.table(
+    {
+        "text": ["first", "second", None],
+        "lists": [[1], [], [2, 3]],
+        "category": pa.array(["a", "b", "a"]).dictionary_encode(),
+        "records": [{"a": 1, "b": b"x"}, None, {"a": 2, "b": b""}],
+        "flags": [True, None, False],
+    }
+)
+
+
+@thorough
+@given(st.data())
+def test_arrow_data_that_is_changed_anywhere_is_refused_or_can_be_used(data):
+    node, stream = encode(ARROW)
+    words = list(struct.unpack(f"<{len(stream) // 4}i", stream))
+    at = data.draw(st.integers(0, len(words) - 1))
+    words[at] = data.draw(st.sampled_from([0, 1, -1, 7, 2**30, 2**31 - 1, -(2**31)]) | st.integers(-(2**31), 2**31 - 1))
+    with contextlib.suppress(ValueError, TypeError, LookupError, OSError, OverflowError, NotImplementedError):
+        decode([node, struct.pack(f"<{len(words)}i", *words)]).to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [
+        ('"|V0"', "[-1]"),  # NumPy divides the buffer's length by the item's
+        ('"<i4"', "[-1]"),
+        ('"<i4"', "[-2,-1]"),
+        ('"<i4"', "[1]"),  # another's memory would stay hidden behind it
+        ('"<i4"', "[3]"),
+        ('"<i4"', "[4294967296,4294967296]"),
+        ('"<i4"', "[0,-1]"),
+        ('"<i4"', "[true,2]"),
+        ('"<i4"', "[2.0]"),
+        ('["sub","<i4",[3]]', "[1]"),
+        ('["fields",["a"],["<i4"],[8],[null],12,false]', "[1]"),
+        ('["fields",["a"],["<i4"],[-4],[null],8,false]', "[1]"),
+        ('["fields",["a"],["<i4"],[8],[null],8,false]', "[1]"),
+    ],
+)
+def test_numpy_data_that_lies_about_itself_is_refused(dtype, shape):
+    node, data = encode(np.zeros(2, "i4"))
+    assert node == b'["array","<i4",[2],"C",0]'
+    lie = node.replace(b'"<i4"', dtype.encode()).replace(b"[2]", shape.encode())
+    with pytest.raises(ValueError, match=r"shape|bytes for|offset|itemsize"):
+        decode([lie, data])
+
+
+@pytest.mark.parametrize("dtype", ["<U2", ">U2", [("a", "i2"), ("b", "<U2", (2,))]])
+def test_text_of_numpy_is_looked_at_for_what_is_no_character(dtype):
+    array = np.zeros(3, dtype)
+    (array if array.dtype.names is None else array["b"])[1] = "\U0010ffff\ud800"
+    node, data = encode(array)
+    assert same(decode([node, bytearray(data)]), array)
+    last = "\U0010ffff".encode("utf-32-be" if array.dtype.str[0] == ">" else "utf-32-le")
+    with pytest.raises(ValueError, match="no character"):
+        decode([node, bytes(data).replace(last, last.replace(b"\x10", b"\x11"))])
+
+
 def test_an_arrow_that_runs_code_of_what_it_reads_is_not_used(monkeypatch):
     buffers = encode(pa.table({"n": [1]}))
     monkeypatch.setattr(pa, "__version__", "14.0.0")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -70,13 +71,30 @@ def test_a_message_survives_encoding_and_decoding(header, parent, metadata, cont
 @given(json_objects, st.sampled_from(["plain", "half \ud800"]), st.sampled_from([math.nan, math.inf, -math.inf]))
 @example({}, "half \ud800", math.nan)
 @quick
-def test_what_is_written_is_strict_json_and_numbers_that_json_lacks_become_null(value, text, number):
+def test_what_is_written_is_strict_json_and_numbers_that_json_lacks_are_refused(value, text, number):
     def reject(constant):
         raise AssertionError(f"{constant} is no JSON")
 
-    written = dumps({"value": value, "text": text, "number": [number]})
+    written = dumps({"value": value, "text": text, "null": [None]})
     read = json.loads(written.decode("utf-8", "strict"), parse_constant=reject)
-    assert read == {"value": as_json(value), "text": text, "number": [None]}
+    assert read == {"value": as_json(value), "text": text, "null": [None]}
+    for lost in (number, np.float32(number)):
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            dumps({"value": value, "text": text, "number": [lost]})
+
+
+def test_scalars_of_numpy_are_numbers_and_nothing_else_of_it_is():
+    numbers = [np.int8(-1), np.uint64(2**64 - 1), np.float16(0.5), np.longdouble(2), np.bool_(True), np.array(3)]
+    assert dumps({"n": [*numbers, np.str_("text")], "half": "plain"}) == (
+        b'{"n":[-1,18446744073709551615,0.5,2.0,true,3,"text"],"half":"plain"}'
+    )
+    assert json.loads(dumps({"n": numbers, "half": "\ud800"})) == {
+        "n": [-1, 2**64 - 1, 0.5, 2, True, 3],
+        "half": "\ud800",
+    }
+    for other in (np.zeros(2), np.complex64(1), np.datetime64("2020"), np.bytes_(b"x"), np.void(b"x"), np):
+        with pytest.raises(TypeError, match=r"numpy|module"):
+            dumps({"a": other})
 
 
 def test_frames_may_be_memoryviews():
