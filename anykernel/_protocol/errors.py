@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .text import terminal_text
+from .text import printable
 
 __all__ = [
     "AnyKernelError",
@@ -94,13 +94,12 @@ class KernelProcessError(AnyKernelError):
     """What a kernel process left behind: how it ended and the last it wrote."""
 
     def __init__(self, message: str, *, returncode: int | None = None, stderr: str = "") -> None:
-        shown = "".join(c for c in terminal_text(stderr) if c.isprintable() or c in "\n\t")
-        last_lines = "\n".join(shown.rstrip().splitlines()[-15:])
+        last_lines = "\n".join(printable(stderr).rstrip().splitlines()[-15:])
         super().__init__(f"{message}; the end of its output:\n{last_lines}" if last_lines else message)
         self.returncode = returncode
         """Exit status; negative for the signal that ended it; None where there is no process of ours."""
         self.stderr = stderr
-        """The end of what the process wrote to its stdout and stderr (at most 16 KiB)."""
+        """The end of what the process wrote to its stdout and stderr (at most 16 KiB), as it wrote it."""
 
 
 class KernelStartError(KernelProcessError):
@@ -151,7 +150,7 @@ class DebugError(AnyKernelError):
     """Raised when the kernel's debugger refuses a command, or cannot do it."""
 
     def __init__(self, command: str, message: str, reply: dict[str, Any]) -> None:
-        super().__init__(f"{command}: {message}")
+        super().__init__(printable(f"{command}: {message}"))
         self.command = command
         """What was asked for."""
         self.message = message

@@ -8,13 +8,15 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any, Literal
 
+from .arguments import as_integer
 from .cells import to_nbformat
 from .dates import parse_date
 from .errors import ArgumentError, ResultCarryingError
 from .fold import OutputFold
 from .images import Image, image_of
 from .outputs import DisplayData, ErrorOutput, ExecuteResult, Output, Stream, error_output, error_text
-from .text import shortened_text, terminal_text
+from .reading import Reading, left_out, read, shorten
+from .text import printable, terminal_text
 
 __all__ = [
     "ExecutionAbortedError",
@@ -219,34 +221,28 @@ class Result:
     @property
     def text(self) -> str:
         """What a person or a language model would read: all output in order, without ANSI sequences."""
-        parts: list[str] = []
-        for index, output in enumerate((*self._record.fold.outputs, None)):
-            # Each starts on a line of its own, the two streams too, as in a notebook: which of their texts comes
-            # first is up to the kernel's buffers.
-            part = "" if output is None else terminal_text(output.text)
-            cut = index == self._record.fold.gap
-            if (part or cut) and parts and not parts[-1].endswith("\n"):
-                parts.append("\n")
-            if cut:
-                parts.append(self._left_out)
-            if part:
-                parts.append(part)
-        # No text has a form for lone surrogates; what is read here goes on to files and other services.
-        return "".join(parts).encode("utf-8", "replace").decode()
+        return self._read().text
 
     def render(self, max_chars: int | None = None) -> str:
-        """`text` in at most so many characters (None: all of it), for language models: its middle is left out, and said so.
+        """`text` without its middle, for language models: never more than ``max_chars`` characters, notes included.
 
-        Of an error, the end is kept before anything else: the last frames of the traceback, and what was raised.
+        What is kept before anything else is the end of the last traceback: what was raised, and as many of the last frames as
+        there is room for. The rest is divided between the beginning and the end. Where something is missing stands how
+        much, as in ``[... 1234 characters left out ...]``, or ``[...]`` where that would take too much room itself.
+
+        Args:
+            max_chars: how long it may be, in characters (code points); None for all of `text`.
 
         Raises:
             ArgumentError: ``max_chars`` is no positive integer.
         """
-        if max_chars is None:
-            return self.text
-        if not isinstance(max_chars, int) or isinstance(max_chars, bool) or max_chars < 1:
+        limit = as_integer(max_chars)
+        if max_chars is not None and (limit is None or limit < 1):
             raise ArgumentError(f"max_chars must be None or a positive integer, not {max_chars!r}")
-        return shortened_text(self.text, max_chars, tail=0.75 if self.error is not None else 0.5)
+        return self.text if limit is None else shorten(self._read(), limit)
+
+    def _read(self) -> Reading:
+        return read(self._record.fold.outputs, self._record.fold.gap, self._left_out)
 
     def raise_for_error(self) -> Result:
         """Return this result if the code ran to its end.
@@ -273,7 +269,7 @@ class Result:
 
     @property
     def _left_out(self) -> str:
-        return f"[... {self._record.fold.dropped} bytes of output left out ...]\n"
+        return left_out(self._record.fold.dropped, "bytes of output") + "\n"
 
     def __repr__(self) -> str:
         # Only the beginning is made into text: there may be much of it.
@@ -289,7 +285,7 @@ class ExecutionError(ResultCarryingError):
     result: Result | None
 
     def __init__(self, ename: str, evalue: str, traceback: list[str], *, result: Result | None = None) -> None:
-        super().__init__(error_text(ename, evalue), result=result)
+        super().__init__(printable(error_text(ename, evalue)), result=result)
         self.ename = ename
         self.evalue = evalue
         self.traceback = traceback

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["shortened_text", "terminal_text"]
+__all__ = ["printable", "terminal_text"]
 
 # CSI sequences (colours, cursor; but not those that are carried out: "erase in line", and the cursor up and down), strings
 # (titles, links, graphics; ended by BEL or ST), other escapes (character sets, saved cursor), and an escape character
@@ -14,6 +14,8 @@ _ANSI = re.compile(
     r"|(?!\[[012]?K|\[[0-9]{0,4}[AB])[0-~]|(?!\[))"
 )
 _UP_OR_DOWN = re.compile(r"\x1b\[[0-9]{0,4}[AB]")
+# All controls but the line's end and the tab; among those from 0x80 on are some that begin sequences, too.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MOVES = re.compile(r"(\r|\x08|\n|\x1b\[[012]?K|\x1b\[[0-9]{0,4}[AB])")
 
 
@@ -27,6 +29,11 @@ def terminal_text(text: str) -> str:
     # Lines take much more memory as cells than as text: only those that need it, where none depends on another.
     pieces = [text] if _UP_OR_DOWN.search(text) else text.split("\n")
     return "\n".join(_on_screen(piece) if _MOVES.search(piece) else piece for piece in pieces)
+
+
+def printable(text: str) -> str:
+    """What a terminal would show, in so far as it does no harm to one: for errors, whose text people print as it is."""
+    return _CONTROLS.sub("", terminal_text(text))
 
 
 def _on_screen(text: str) -> str:
@@ -91,26 +98,3 @@ class _Line:
                 self._blank = end
         else:
             del self._cells[max(0, column - start) :]
-
-
-def shortened_text(text: str, limit: int, *, tail: float = 0.5) -> str:
-    """The text in at most ``limit`` characters: without its middle, where a note says how much is missing.
-
-    ``tail`` is the share that the end gets. Cuts are at line ends where there are some nearby.
-    """
-    if len(text) <= limit:
-        return text
-    note = f"\n[... {len(text)} characters left out ...]\n"  # as long as it can get
-    room = limit - len(note)
-    if room < limit // 2:
-        return text[len(text) - limit :] if tail > 0.5 else text[:limit]
-    end = int(room * tail)
-    first, last = text[: room - end], text[len(text) - end :]
-    # A line that is cut says less than one that is left out whole, if not much is lost by it.
-    if (newline := first.rfind("\n")) > len(first) * 0.8:
-        first = first[: newline + 1]
-    if 0 <= (newline := last.find("\n")) < len(last) * 0.2:
-        last = last[newline + 1 :]
-    missing = len(text) - len(first) - len(last)
-    gap = "" if first.endswith("\n") or not first else "\n"
-    return f"{first}{gap}[... {missing} characters left out ...]\n{last}"
