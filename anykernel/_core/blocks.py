@@ -53,7 +53,8 @@ class Block(AbstractAsyncContextManager[T_co], AsyncContextDecorator):
         raise ArgumentError(self._hint())
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"no attribute {name!r}: {self._hint()}")
+        # Names of Python's own are asked for by whoever copies or shows it.
+        raise AttributeError(name if name.startswith("_") else f"no attribute {name!r}: {self._hint()}")
 
     def __repr__(self) -> str:
         return f"<{self._hint()}>"

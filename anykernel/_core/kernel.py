@@ -7,7 +7,6 @@ them wait for the next. Nothing here does I/O itself or owns a task.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio.lowlevel
@@ -24,6 +23,7 @@ from .._protocol import (
     read_reply,
 )
 from .asking import ask_optional
+from .blocks import block
 from .comms import Comm
 from .connection import Lifecycle
 from .events import KernelEvent
@@ -45,7 +45,7 @@ class Kernel(Shell):
         self._lifecycle = lifecycle
         self._comm_targets: set[str] = set()
 
-    @asynccontextmanager
+    @block
     async def messages(self, *types: str) -> AsyncIterator[ByteBoundedStream[Message]]:
         """Receive every IOPub message from now on: ``async with kernel.messages() as stream``.
 
@@ -57,7 +57,7 @@ class Kernel(Shell):
         async with self._link.subscribe(types, lambda message: message) as stream:
             yield stream
 
-    @asynccontextmanager
+    @block
     async def events(self) -> AsyncIterator[ByteBoundedStream[KernelEvent]]:
         """Receive what happens to the kernel from now on: ``async with kernel.events() as events``.
 
@@ -74,7 +74,7 @@ class Kernel(Shell):
         async with self._link.events.listen() as stream:
             yield stream
 
-    @asynccontextmanager
+    @block
     async def open_comm(
         self,
         target: str,
@@ -99,7 +99,7 @@ class Kernel(Shell):
         async with connection.comms.open(target, data, metadata, buffers, self._link.limits.output_limit) as comm:
             yield comm
 
-    @asynccontextmanager
+    @block
     async def comms(self, target: str) -> AsyncIterator[ByteBoundedStream[Comm]]:
         """Receive the comms that the kernel opens for a target from now on: ``async with kernel.comms("t") as stream``.
 
@@ -148,7 +148,7 @@ class Kernel(Shell):
         """
         return await (await self._link.connected()).debugger.request(command, arguments)
 
-    @asynccontextmanager
+    @block
     async def debug_events(self) -> AsyncIterator[ByteBoundedStream[dict[str, Any]]]:
         """Receive what the debugger tells from now on: ``async with kernel.debug_events() as events``.
 
@@ -170,7 +170,7 @@ class Kernel(Shell):
         """
         await self._executor.interrupt()
 
-    @asynccontextmanager
+    @block
     async def subshell(self) -> AsyncIterator[Subshell]:
         """Open another shell of the kernel: ``async with kernel.subshell() as subshell`` (JEP 91).
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from .._protocol import Message, Result
+from .blocks import block
 from .driving import drive, start_driving
 from .evaluation import evaluate
 from .execution import Execution
@@ -142,7 +142,7 @@ class Shell(Questions):
         )
         return await self._submit(code, options)
 
-    @asynccontextmanager
+    @block
     async def stream(
         self,
         code: str,

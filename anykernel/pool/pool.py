@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterable as AsyncIterableABC
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -58,7 +58,7 @@ class Pool:
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
 
-    @asynccontextmanager
+    @block
     async def kernel(self, *, timeout: float | None = None) -> AsyncIterator[Kernel]:
         """Borrow a kernel for the length of a block: ``async with pool.kernel() as kernel``.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 
-from .._core import Kernel, OpenOptions, open_task_group
-from .._protocol import ArgumentError, is_duration
+from .._core import Kernel, OpenOptions, block, open_task_group
+from .._protocol import ArgumentError, as_seconds
 from .._transports import open_recorder
 from .address import Address, check_headers, check_token
 from .behind import Connected, Opened
@@ -48,7 +47,7 @@ class Server:
         """
         return await self._remote.kernels()
 
-    @asynccontextmanager
+    @block
     async def open_kernel(
         self,
         kernel: str | None = "python3",
@@ -105,7 +104,7 @@ class Server:
                 async with owner.opened() as opened:
                     yield opened
 
-    @asynccontextmanager
+    @block
     async def connect_kernel(
         self,
         kernel_id: str,
@@ -160,7 +159,7 @@ class Server:
         return f"<Server {self.url}>"
 
 
-@asynccontextmanager
+@block
 async def open_server(
     url: str,
     *,
@@ -197,22 +196,22 @@ async def open_server(
         token = check_token(token)
     elif token is not None and not callable(token):
         raise ArgumentError(f"token must be a str, or a function that gives one, not {type(token).__name__}")
-    for name, value in (("timeout", timeout), ("reconnect_timeout", reconnect_timeout)):
-        if not is_duration(value) or (name == "timeout" and not value):
-            raise ArgumentError(
-                f"{name} must be seconds (a number {'> 0' if name == 'timeout' else '>= 0'}), not {value!r}"
-            )
+    answer_seconds, lost_seconds = as_seconds(timeout), as_seconds(reconnect_timeout)
+    if not answer_seconds:
+        raise ArgumentError(f"timeout must be seconds (a number > 0), not {timeout!r}")
+    if lost_seconds is None:
+        raise ArgumentError(f"reconnect_timeout must be seconds (a number >= 0), not {reconnect_timeout!r}")
     if not isinstance(ssl_context, ssl.SSLContext | None):
         raise ArgumentError(f"ssl_context must be an ssl.SSLContext, not {type(ssl_context).__name__}")
     if proxy is not None and not (isinstance(proxy, str) and proxy.startswith(("http://", "https://", "socks5://"))):
         raise ArgumentError("proxy must be a URL that begins with http://, https:// or socks5://")
     async with open_http(
         address, token=token if token is not None else address.token, headers=check_headers(headers),
-        ssl_context=ssl_context, proxy=proxy, timeout=timeout,
+        ssl_context=ssl_context, proxy=proxy, timeout=answer_seconds,
     ) as http:  # fmt: skip
         remote = Remote(http)
         await remote.kernelspecs()
-        yield Server(remote, reconnect_timeout)
+        yield Server(remote, lost_seconds)
 
 
 def _checked_env(env: Mapping[str, str] | None) -> dict[str, str]:
