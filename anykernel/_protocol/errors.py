@@ -65,7 +65,8 @@ class AnyKernelError(Exception):
 
 
 def _rebuild(kind: type[AnyKernelError], args: tuple[Any, ...], attributes: dict[str, Any]) -> AnyKernelError:
-    error = kind.__new__(kind)
+    # The first __new__ of those that are errors of the system, too, is that of TypeError, which makes no such.
+    error: AnyKernelError = (OSError if issubclass(kind, OSError) else kind).__new__(kind)
     error.args = args
     error.__dict__.update(attributes)
     return error
