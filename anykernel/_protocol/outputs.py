@@ -1,5 +1,6 @@
 """The outputs of an execution, typed. No I/O."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -99,6 +100,10 @@ OUTPUT_TYPES = frozenset({"stream", "display_data", "execute_result", "error"})
 """The types of the messages that `parse_output` makes new outputs of."""
 
 
+# How xeus-python names an exception.
+_CLASS = re.compile(r"<class '(?:[\w.<>]*\.)?(\w+)'>")
+
+
 def error_text(ename: str, evalue: str) -> str:
     """Name and value of an exception in a line; kernels may leave out either (bash's errors are an exit status)."""
     return f"{ename or 'the code failed'}: {evalue}" if evalue else ename or "the code failed"
@@ -106,9 +111,11 @@ def error_text(ename: str, evalue: str) -> str:
 
 def error_output(content: dict[str, Any]) -> ErrorOutput:
     """The exception that the content of an ``error`` message, or of a reply, tells; some kernels leave out any of its fields."""
-    traceback = content.get("traceback")
+    traceback, ename = content.get("traceback"), str(content.get("ename", "Error"))
+    if (named := _CLASS.fullmatch(ename)) is not None:
+        ename = named[1]
     return ErrorOutput(
-        str(content.get("ename", "Error")),
+        ename,
         str(content.get("evalue", "")),
         [str(line) for line in traceback] if isinstance(traceback, list) else [],
     )

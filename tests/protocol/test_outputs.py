@@ -59,6 +59,13 @@ def test_messages_become_typed_outputs():
     assert parse_output("error", error) == ErrorOutput("ValueError", "no", ["one", "two"])
 
 
+@pytest.mark.parametrize(
+    "ename", ["KeyError", "<class 'KeyError'>", "<class 'a.b.KeyError'>", "<class '__main__.f.<locals>.KeyError'>"]
+)
+def test_an_error_is_named_as_its_class_is(ename):
+    assert parse_output("error", {"ename": ename, "evalue": "'x'"}) == ErrorOutput("KeyError", "'x'", [])
+
+
 @pytest.mark.parametrize("transient", [None, {}, {"display_id": None}, {"display_id": 7}])
 def test_a_display_without_an_id_that_is_text_has_none(transient):
     assert parse_output("display_data", {"data": {}, "metadata": {}, "transient": transient}) == DisplayData({})
