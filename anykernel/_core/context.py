@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from .._protocol import Displays
 from .home import Home
 from .tasks import StartSoon
 
-__all__ = ["Context", "Limits"]
+__all__ = ["Breakpoints", "Context", "Limits"]
 
 
 class Limits:
@@ -23,10 +24,20 @@ class Limits:
         """Seconds that stopped code gets to settle."""
 
 
+class Breakpoints(Protocol):
+    """What stopping code needs of the kernel's debugger."""
+
+    stands: bool
+    """Whether code stands at a breakpoint."""
+
+    async def detach(self) -> None:
+        """Let it go."""
+
+
 class Context:
     """One for each shell, made with it."""
 
-    __slots__ = ("displays", "home", "interrupt", "limits", "start_soon")
+    __slots__ = ("breakpoints", "displays", "home", "interrupt", "limits", "start_soon")
 
     def __init__(
         self,
@@ -35,6 +46,7 @@ class Context:
         home: Home,
         start_soon: StartSoon,
         interrupt: Callable[[], Awaitable[None]],
+        breakpoints: Callable[[], Breakpoints | None],
     ) -> None:
         self.limits = limits
         self.displays = displays
@@ -45,3 +57,5 @@ class Context:
         """Runs an async function in a task of the kernel's block, while that has any."""
         self.interrupt = interrupt
         """Interrupts what the shell runs."""
+        self.breakpoints = breakpoints
+        """The debugger of the kernel's process; None between two of them."""

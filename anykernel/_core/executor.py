@@ -25,6 +25,7 @@ from .asking import Fence, ask
 from .clock import monotonic
 from .connection import Connection, Lifecycle
 from .context import Context
+from .debugger import Debugger
 from .dispatcher import Dispatcher
 from .link import Link
 from .options import ExecuteOptions
@@ -45,7 +46,7 @@ class Executor:
     def __init__(self, link: Link, lifecycle: Lifecycle) -> None:
         self.link = link
         self.lifecycle = lifecycle
-        self.context = Context(link.limits, link.displays, link.home, link.start_soon, self.interrupt)
+        self.context = Context(link.limits, link.displays, link.home, link.start_soon, self.interrupt, self._debugger)
 
     @property
     def connection(self) -> Connection | None:
@@ -55,6 +56,10 @@ class Executor:
     async def connected(self) -> Connection:
         """The connection, as soon as there is one."""
         return await self.link.connected()
+
+    def _debugger(self) -> Debugger | None:
+        connection = self.connection
+        return None if connection is None else connection.debugger
 
     def dispatcher_of(self, connection: Connection) -> Dispatcher:
         """The queue of this shell."""

@@ -136,8 +136,8 @@ class Kernel(Shell):
         answering others, and interrupt requests, until it is restarted: bound the wait (`anyio.fail_after`).
 
         A cell that stands at a breakpoint is interrupted like any other when its caller is cancelled or its
-        ``timeout`` is over. The debugger of a Python kernel may then stop at no breakpoint until a restart;
-        ``continue`` or ``disconnect`` let the cell go on.
+        ``timeout`` is over, and the debugger is detached (``disconnect``), or the cell might stop again where the interrupt
+        takes it. It can be attached anew, but up to Python 3.11 a kernel may then stop at no breakpoint until a restart.
 
         Raises:
             DebugError: the debugger refused, or has not been started.

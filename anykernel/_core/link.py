@@ -93,6 +93,9 @@ class Link:
         elif msg_type in ("comm_msg", "comm_close"):
             if self.connection is not None:
                 self.connection.comms.on_iopub(message)
+        elif msg_type == "debug_event":
+            if self.connection is not None:
+                self.connection.debugger.on_event(message.content)
         elif request is None and message.parent_id is not None:
             self.displays.show_late(message.parent_id, msg_type, message.content, message.size)
 

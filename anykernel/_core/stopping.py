@@ -5,7 +5,7 @@ hits what the kernel runs when it arrives. So one is sent only while the target 
 reply nor its idle has), and the dispatcher holds what comes next until the target has settled and a `Fence` sent behind
 the interrupt has been passed. An interrupt may be lost (it falls between busy and the start of the code) or ignored (the
 code catches it), so it is repeated, every ``INTERRUPT_INTERVAL`` seconds, until the target settles or
-``interrupt_timeout`` is over. One that comes as the code ends may hit ipykernel where it changes its signal handlers, and
+``interrupt_timeout`` is over. Code that stands at a breakpoint is let go by its debugger, too. One that comes as the code ends may hit ipykernel where it changes its signal handlers, and
 end it (as 4 of 14,000 that were timed so did): nothing here can tell, but what is known to have ended gets none.
 """
 
@@ -26,6 +26,10 @@ logger = logging.getLogger("anykernel")
 
 # Seconds between two interrupts of code that does not settle: long enough for the code's own clean-up.
 INTERRUPT_INTERVAL = 1.0
+# Seconds from an interrupt of code at a breakpoint until its debugger is detached.
+BREAKPOINT_GRACE = 0.5
+# The same as the interval where it stood at a breakpoint: its traceback takes a debugged kernel a second or two.
+BREAKPOINT_INTERVAL = 3.0
 # Seconds from busy to the first interrupt where nothing else shows that the code has started: kernels say busy
 # before they can be interrupted, and an interrupt in between is lost.
 START_GRACE = 0.05
@@ -87,8 +91,16 @@ async def stop(target: Stoppable) -> None:
                 with anyio.move_on_after(START_GRACE):
                     await target.wait_until(lambda: target.code_started or target.ended)
             while not target.ended:
+                debugger = target.context.breakpoints()
+                standing = debugger is not None and debugger.stands
                 await interrupt()
-                with anyio.move_on_after(INTERRUPT_INTERVAL):
+                if debugger is not None and standing:
+                    # Behind the interrupt, so that the code does not run on from there. And not at once: from Python 3.12
+                    # on, the interrupt takes it only to where the debugger stops it again, and tells nobody.
+                    with anyio.move_on_after(BREAKPOINT_GRACE):
+                        await target.wait_until(lambda: target.ended)
+                    await debugger.detach()
+                with anyio.move_on_after(BREAKPOINT_INTERVAL if standing else INTERRUPT_INTERVAL):
                     await target.wait_until(lambda: target.ended)
             # One of reply and idle is still to come, or lost: an interrupt would hit what follows.
             await target.wait_until(lambda: target.state == "settled")

@@ -117,8 +117,10 @@ class Launched(Restartable):
         if dead or process.returncode is not None:
             process.kill()  # its heart has stopped, or only its children are left
             return
-        header = router.new_header("shutdown_request")
+        header, farewell = router.new_header("shutdown_request"), connection.debugger.farewell()
         with contextlib.suppress(ConnectionClosedError):  # what cannot be asked is made to end
+            if farewell is not None:
+                router.transport.send(farewell)
             router.transport.send(Message("control", header, content={"restart": self._restarting is not None}))
         # The kernel ends when its code does, so the code must.
         interrupt = connection.dispatcher.ended_busy and self._spec.interrupt_mode == "signal"
