@@ -47,6 +47,10 @@ class Reply(Request):
         return self._reply
 
     def on_reply(self, message: Message) -> None:
+        if message.left_out is not None:
+            text = f"the reply to {self.header['msg_type']!r} cannot be had as a whole: left out is {message.left_out}"
+            self._fail(ProtocolError(text))
+            return
         self._reply = message
         self._router.forget(self)
         self._done.set()

@@ -1,39 +1,49 @@
-"""Those who iterate over the outputs of one execution."""
+"""Who receives the outputs of one execution as they come."""
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from .._protocol import Output
 from .streams import ByteBoundedStream
 
 __all__ = ["Audience"]
 
 # What an output takes in memory besides its text or data, in bytes, about.
-_OUTPUT_OVERHEAD = 256
+_OVERHEAD = 256
 
 
 class Audience:
-    """Hands outputs to streams, each of which one consumer reads; it holds them weakly, so that one given up ends."""
+    """The streams of one execution's outputs. It holds them weakly, so that an iteration that is given up ends."""
 
-    __slots__ = ("_streams",)
+    __slots__ = ("_prune_at", "_streams")
 
     def __init__(self) -> None:
         # (To iterate over a WeakSet takes 2 us, for each output.)
-        self._streams: tuple[weakref.ref[ByteBoundedStream[Any]], ...] = ()
+        self._streams: list[weakref.ref[ByteBoundedStream[Any]]] = []
+        self._prune_at = 8
+
+    def __iter__(self) -> Iterator[ByteBoundedStream[Any]]:
+        return (stream for reference in self._streams if (stream := reference()) is not None)
 
     def add(self, stream: ByteBoundedStream[Any]) -> None:
         """One more."""
-        self._streams = tuple(map(weakref.ref, (*self.streams(), stream)))
+        if len(self._streams) >= self._prune_at:
+            self._streams = [weakref.ref(living) for living in self]
+            self._prune_at = max(8, 2 * len(self._streams))
+        self._streams.append(weakref.ref(stream))
 
-    def send(self, output: object, size: int) -> bool:
-        """Hand on an output of ``size`` bytes; whether none was too slow."""
-        kept = True
-        for stream in self.streams():
-            stream.send_nowait(output, size + _OUTPUT_OVERHEAD)
-            kept = kept and not stream.dropped
-        return kept
+    def send(self, output: Output, size: int) -> None:
+        """Give all of them an output of ``size`` bytes."""
+        for reference in self._streams:
+            stream = reference()
+            if stream is not None:
+                stream.send_nowait(output, size + _OVERHEAD)
 
-    def streams(self) -> list[ByteBoundedStream[Any]]:
-        """Those that are still read."""
-        return [stream for reference in self._streams if (stream := reference()) is not None]
+    def end(self, error: Callable[[], Exception | None], but: ByteBoundedStream[Any] | None = None) -> None:
+        """End all of them, but one, each with an error of its own."""
+        for stream in self:
+            if stream is not but:
+                stream.end(error())

@@ -33,6 +33,7 @@ from .._protocol import (
     as_dict,
     is_idle,
 )
+from .budget import Budget
 from .dispatcher import Dispatchers
 from .request import Ending, Request
 from .streams import MESSAGE_OVERHEAD, ByteBoundedStream
@@ -43,14 +44,14 @@ __all__ = ["Comm", "Comms"]
 class Line:
     """One comm as its connection has it; what callers hold of it is a `Comm`."""
 
-    def __init__(self, comms: Comms, opened: Message, limit: int) -> None:
+    def __init__(self, comms: Comms, opened: Message, budget: Budget) -> None:
         self.comm_id: str = opened.content["comm_id"]
         self.target_name: str = opened.content["target_name"]
         self.opened = opened
         """The message that opened it."""
         self.closed = False
         self.close_data: Any = None
-        self.stream: ByteBoundedStream[Message] = ByteBoundedStream(limit)
+        self.stream: ByteBoundedStream[Message] = ByteBoundedStream(budget)
         self.refused = False
         """Whether the kernel did not take it."""
         self.opening: _Opening | None = None
@@ -92,7 +93,7 @@ class Line:
         """Take what the kernel's side says."""
         if message.msg_type == "comm_msg":
             self._heard = True
-            self.stream.send_nowait(message, message.size + MESSAGE_OVERHEAD)
+            self.stream.send_nowait(message, message.weight + MESSAGE_OVERHEAD)
             if self.opening is not None:
                 self.opening.done.set()
             return
@@ -302,12 +303,12 @@ class Comms:
         if line is not None:
             line.on_message(message)
 
-    def adopt(self, message: Message, limit: int) -> Comm | None:
+    def adopt(self, message: Message, budget: Budget) -> Comm | None:
         """Take a comm that the kernel opens; None where the message tells none, or one that is ours already."""
         comm_id = message.content.get("comm_id")
         if not isinstance(comm_id, str) or comm_id in self._lines or self.router.ending is not None:
             return None
-        line = self._lines[comm_id] = Line(self, message, limit)
+        line = self._lines[comm_id] = Line(self, message, budget)
         return Comm(line)
 
     def discard(self, line: Line) -> None:
@@ -346,7 +347,7 @@ class Comms:
         data: Any,
         metadata: Mapping[str, Any] | None,
         buffers: Iterable[bytes | memoryview],
-        limit: int,
+        budget: Budget,
     ) -> AsyncIterator[Comm]:
         """A comm of ours for the length of a block, as `Kernel.open_comm` describes it."""
         if not isinstance(target, str):
@@ -354,7 +355,7 @@ class Comms:
         await anyio.lowlevel.checkpoint()
         router = self.router
         message = self.message("comm_open", os.urandom(16).hex(), data, metadata, buffers, target_name=target)
-        line = self._lines[message.content["comm_id"]] = Line(self, message, limit)
+        line = self._lines[message.content["comm_id"]] = Line(self, message, budget)
         opening = line.opening = _Opening(self, line)
         waits = not self.dispatchers.runs_a_cell
         opening.send(message)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from .._protocol import Displays
+from .budget import Budget
 from .home import Home
 from .tasks import StartSoon
 
@@ -15,13 +16,22 @@ __all__ = ["Breakpoints", "Context", "Limits"]
 class Limits:
     """Those of a kernel, shared by all its shells."""
 
-    __slots__ = ("interrupt_timeout", "output_limit")
+    __slots__ = ("budget", "interrupt_timeout")
 
     def __init__(self, *, output_limit: int, interrupt_timeout: float) -> None:
-        self.output_limit = output_limit
-        """Bytes of output kept for each execution, and for each stream of messages."""
+        self.budget = Budget(output_limit)
+        """What streams keep of what nobody has received yet."""
         self.interrupt_timeout = interrupt_timeout
         """Seconds that stopped code gets to settle."""
+
+    @property
+    def output_limit(self) -> int:
+        """Bytes of output kept for each execution, and for each stream; all streams together keep at most twice as much."""
+        return self.budget.limit
+
+    @output_limit.setter
+    def output_limit(self, value: int) -> None:
+        self.budget.limit = value
 
 
 class Breakpoints(Protocol):

@@ -106,4 +106,4 @@ class _Watch:
                 run.outcome()
                 raise StopAsyncIteration
         self._seen = run.fold.outputs
-        return self._seen
+        return self._seen.copy()  # the consumer's own

@@ -12,7 +12,8 @@ from typing import Union
 
 import anyio
 
-from .._protocol import END_OF_INPUT, Message, Output, Result, StdinError
+from .._protocol import END_OF_INPUT, Losses, Message, Output, Result, StdinError
+from .budget import Budget
 from .dispatcher import Dispatchers
 from .streams import ByteBoundedStream
 
@@ -37,9 +38,10 @@ class Handlers:
         result: Result,
         stdin: StdinHandler | None,
         on_output: OnOutput | None,
-        limit: int,
+        budget: Budget,
+        losses: Losses,
     ) -> None:
-        self.inbox: ByteBoundedStream[Output | Message] = ByteBoundedStream(limit)
+        self.inbox: ByteBoundedStream[Output | Message] = ByteBoundedStream(budget, on_drop=losses.note)
         """What they are to be called with: outputs, and input requests."""
         self._dispatchers = dispatchers
         self._result = result
@@ -77,7 +79,7 @@ class Handlers:
         self._void()
         self._answered = None
         self._prompt = message
-        self.inbox.send_nowait(message, 0)
+        self.inbox.pin(message)  # earlier ones are void
 
     def end(self) -> None:
         """It is decided how the execution ends: no answer is wanted any more."""

@@ -96,7 +96,7 @@ class Kernel(Shell):
             KernelDiedError, KernelRestartedError, ConnectionClosedError: the kernel went away.
         """
         connection = await self._link.connected()
-        async with connection.comms.open(target, data, metadata, buffers, self._link.limits.output_limit) as comm:
+        async with connection.comms.open(target, data, metadata, buffers, self._link.limits.budget) as comm:
             yield comm
 
     @block
@@ -118,7 +118,7 @@ class Kernel(Shell):
         def adopt(message: Message) -> Comm | None:
             if message.content.get("target_name") != target or self._link.connection is None:
                 return None
-            return self._link.connection.comms.adopt(message, self._link.limits.output_limit)
+            return self._link.connection.comms.adopt(message, self._link.limits.budget)
 
         self._comm_targets.add(target)
         try:

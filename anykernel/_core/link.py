@@ -45,8 +45,9 @@ class Link:
         self.closed: Ending | None = None
         """Why no connection will follow."""
         self._attached = anyio.Event()
-        # Which message types each wants, its stream, and what is put into it for a message (nothing for None).
-        self._subscribers: list[tuple[frozenset[str], ByteBoundedStream[Any], Callable[[Message], Any]]] = []
+        # By message type (None stands for all) the streams of those who want it, and what is put into each for a message
+        # (nothing for None).
+        self._subscribers: dict[str | None, dict[ByteBoundedStream[Any], Callable[[Message], Any]]] = {}
 
     # For the owner of the process.
 
@@ -77,19 +78,20 @@ class Link:
 
     def end_messages(self, ending: Ending | None = None) -> None:
         """Nothing more will be published."""
-        for _, stream, _ in self._subscribers:
+        for stream in {stream for streams in self._subscribers.values() for stream in streams}:
             stream.end(ending(None) if ending is not None else None)
 
     def on_iopub(self, message: Message, request: Request | None) -> None:
         """Take what was published, and by which of our requests under way it was caused."""
         msg_type = message.msg_type
-        for types, stream, convert in self._subscribers:
-            if not types or msg_type in types:
-                item = convert(message)
-                if item is not None:
-                    stream.send_nowait(item, message.size + MESSAGE_OVERHEAD)
+        if self._subscribers:
+            for wanted in (None, msg_type):
+                for stream, convert in self._subscribers.get(wanted, {}).items():
+                    item = convert(message)
+                    if item is not None:
+                        stream.send_nowait(item, message.weight + MESSAGE_OVERHEAD)
         if msg_type == "update_display_data":
-            self.displays.update(message.content, message.size)
+            self.displays.update(message.content, message.weight, message.left_out)
         elif msg_type in ("comm_msg", "comm_close"):
             if self.connection is not None:
                 self.connection.comms.on_iopub(message)
@@ -97,7 +99,7 @@ class Link:
             if self.connection is not None:
                 self.connection.debugger.on_event(message.content)
         elif request is None and message.parent_id is not None:
-            self.displays.show_late(message.parent_id, msg_type, message.content, message.size)
+            self.displays.show_late(message)
 
     # For the shells.
 
@@ -115,14 +117,17 @@ class Link:
         """Receive what is published from now on, of some types (of none, all), as ``convert`` makes it."""
         self.home.check()
         await anyio.lowlevel.checkpoint()
-        stream: ByteBoundedStream[T] = ByteBoundedStream(self.limits.output_limit)
+        stream: ByteBoundedStream[T] = ByteBoundedStream(self.limits.budget)
         if self.connection is not None and self.connection.router.ending is not None:
             raise self.connection.router.ending(None)
-        entry = (frozenset(types), stream, convert)
-        # Replaced, not changed: the reader may be iterating over it.
-        self._subscribers = [*self._subscribers, entry]
+        wanted: set[str | None] = set(types) or {None}
+        for msg_type in wanted:
+            self._subscribers.setdefault(msg_type, {})[stream] = convert
         try:
             yield stream
         finally:
-            self._subscribers = [other for other in self._subscribers if other is not entry]
+            for msg_type in wanted:
+                del self._subscribers[msg_type][stream]
+                if not self._subscribers[msg_type]:
+                    del self._subscribers[msg_type]
             stream.close()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 import anyio
@@ -174,21 +174,23 @@ class Owner(Lifecycle):
             transport = self.witness.wrap(transport, info)
         try:
             async with open_task_group() as tasks:
-                self._router = router = Router(transport, self.link.on_iopub, self._on_reach)
+                self._router = router = Router(transport, self.link.on_iopub, self.link.limits, self._on_reach)
                 if self.closed:  # while this began
                     router.end(closed_ending("the kernel was shut down"))
-                for channel in transport.channels:
-                    tasks.start_soon(transport.read, channel, router)
-                tasks.start_soon(router.watch)
-                tasks.start_soon(watch, router)
-                kernel_info = await self._ready(router)
-                tasks.start_soon(self._heartbeat, router)
-                if may_lose_sight(kernel_info):
-                    tasks.start_soon(nudge, router)
-                try:
-                    yield Connection(router, info, kernel_info, self.options.max_in_flight)
-                finally:
-                    tasks.cancel_scope.cancel()
+                # What reads goes on until the end: what comes while the kernel is taken down must not pile up.
+                with _shielded(len(transport.channels)) as scopes:
+                    for channel, scope in zip(transport.channels, scopes, strict=True):
+                        tasks.start_soon(_read, transport, channel, router, scope)
+                    tasks.start_soon(router.watch)
+                    tasks.start_soon(watch, router)
+                    kernel_info = await self._ready(router)
+                    tasks.start_soon(self._heartbeat, router)
+                    if may_lose_sight(kernel_info):
+                        tasks.start_soon(nudge, router)
+                    try:
+                        yield Connection(router, info, kernel_info, self.options.max_in_flight)
+                    finally:
+                        tasks.cancel_scope.cancel()
         finally:
             transport.close()
 
@@ -279,6 +281,11 @@ class Owner(Lifecycle):
         text = f"the kernel does not answer: no heartbeat for {seconds:g} s"
         self._end_dead(router, lambda result: KernelDiedError(text, result=result))
 
+    async def _end_gone(self, router: Router, ending: Ending) -> None:
+        """The kernel is dead, and what it has said until then may still be on its way."""
+        await router.transport.drain()
+        self._end_dead(router, ending)
+
     def _end_dead(self, router: Router, ending: Ending) -> None:
         """The kernel is dead."""
         self._note_death(router, ending)
@@ -291,3 +298,19 @@ class Owner(Lifecycle):
             if self.witness is not None:
                 self.witness.died(error)
             self.link.events.tell("died", str(error))
+
+
+@contextmanager
+def _shielded(count: int) -> Iterator[list[anyio.CancelScope]]:
+    """So many scopes that are cancelled at the end of the block, and by nothing else."""
+    scopes = [anyio.CancelScope(shield=True) for _ in range(count)]
+    try:
+        yield scopes
+    finally:
+        for scope in scopes:
+            scope.cancel()
+
+
+async def _read(transport: Transport, channel: str, router: Router, scope: anyio.CancelScope) -> None:
+    with scope:
+        await transport.read(channel, router)

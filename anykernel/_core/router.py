@@ -25,8 +25,17 @@ from typing import Any
 
 import anyio
 
-from .._protocol import ArgumentError, ConnectionClosedError, Message, ProtocolError, write_date
+from .._protocol import (
+    ArgumentError,
+    ConnectionClosedError,
+    Message,
+    ProtocolError,
+    RawMessage,
+    read_rest,
+    write_date,
+)
 from .clock import monotonic
+from .context import Limits
 from .request import Ending, Request
 from .tasks import Signal
 from .transport import Transport
@@ -50,6 +59,7 @@ class Router:
         transport: carries the messages; the owner of both runs its readers and closes it.
         on_iopub: called for every IOPub message, after the request it belongs to, and with this request, if it is
             in the table.
+        limits: the kernel's.
         on_reach: called with False when the kernel gets out of reach, and with True when it is found again.
     """
 
@@ -57,9 +67,11 @@ class Router:
         self,
         transport: Transport,
         on_iopub: Callable[[Message, Request | None], None],
+        limits: Limits,
         on_reach: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self.transport = transport
+        self._limits = limits
         # Fresh for each connection: kernels route by it.
         self.session = os.urandom(16).hex()
         self.execution_state = "unknown"
@@ -165,6 +177,8 @@ class Router:
     def deliver(self, message: Message) -> None:
         """Hand a received message to whom it belongs to."""
         try:
+            if isinstance(message, RawMessage):
+                message = read_rest(message, self._limits.output_limit)
             parent_id = message.parent_id
             request = self._requests.get(parent_id) if parent_id is not None else None
             if message.channel == "iopub":
@@ -219,9 +233,11 @@ class Router:
 
     def missed(self, msg_id: str | None, reason: str) -> None:
         """Output of a request, or of any, may not have arrived."""
-        for request in list(self._requests.values()):
-            if msg_id in (None, request.header["msg_id"]):
+        if msg_id is None:
+            for request in list(self._requests.values()):
                 request.on_missed(reason)
+        elif msg_id in self._requests:
+            self._requests[msg_id].on_missed(reason)
 
     def gave_up(self, msg_id: str, ending: Ending) -> None:
         """A request ends, and the connection goes on."""
@@ -261,13 +277,14 @@ class Router:
             if not self._half_done or self._lost:
                 await self._half_done_changed.wait()
             while self._half_done and not self._lost:
-                due = {
-                    request: min(max(since, self._iopub_time) + grace, since + PATIENCE) if silence else since + grace
-                    for request, (since, grace, silence) in self._half_done.items()
-                }
-                request = min(due, key=due.__getitem__)
-                left = due[request] - monotonic()
-                if left > 0:
+                now, over, left = monotonic(), [], math.inf
+                for request, entry in self._half_done.items():
+                    since, grace, silence = entry
+                    due = min(max(since, self._iopub_time) + grace, since + PATIENCE) if silence else since + grace
+                    if due <= now:
+                        over.append((due, request, entry))
+                    left = min(left, due - now)
+                if not over:
                     await anyio.sleep(min(left, INTERRUPTED_GRACE))
                     # If the event loop was late, the readers get to run before time is said to be over.
                     woken = -math.inf
@@ -275,9 +292,13 @@ class Router:
                         woken = monotonic()
                         await anyio.sleep(0.01)
                     continue
-                del self._half_done[request]
-                try:
-                    request.on_grace_over()
-                except Exception:
-                    self.transport.dropped["error"] += 1
-                    logger.exception("could not end %s", request.header["msg_type"])
+                # All at once: there may be as many as there are requests.
+                for _, request, entry in sorted(over, key=lambda each: each[0]):
+                    if self._half_done.get(request) is not entry:
+                        continue  # the end of another one was news for it
+                    del self._half_done[request]
+                    try:
+                        request.on_grace_over()
+                    except Exception:
+                        self.transport.dropped["error"] += 1
+                        logger.exception("could not end %s", request.header["msg_type"])

@@ -27,7 +27,7 @@ from .._protocol import (
     Record,
     Result,
     StdinError,
-    bounded_error,
+    bounded_reply,
     failure_of,
     pages_of,
     parse_output,
@@ -92,11 +92,11 @@ class Run(Request):
         # Those of the driving task: the timeout, and the user's functions.
         self.timeout_scope: anyio.CancelScope | None = None
         self.handlers: Handlers | None = None
+        # Made when somebody takes the outputs as they come.
         self._audience: Audience | None = None
         if options.stdin is not None or options.on_output is not None:
-            self.handlers = Handlers(
-                dispatcher.every, self.result, options.stdin, options.on_output, context.limits.output_limit
-            )
+            user, record = (options.stdin, options.on_output), self._record
+            self.handlers = Handlers(dispatcher.every, self.result, *user, context.limits.budget, record.losses)
             if options.on_output is not None:
                 self._add(self.handlers.inbox)
 
@@ -133,9 +133,7 @@ class Run(Request):
 
     def new_stream(self) -> ByteBoundedStream[Output]:
         """The outputs so far and from now on."""
-        stream: ByteBoundedStream[Output] = ByteBoundedStream(self.context.limits.output_limit)
-        for output in self.fold.outputs:
-            stream.send_nowait(output, 0)  # kept in any case: the fold is bounded
+        stream = ByteBoundedStream(self.context.limits.budget, self.fold.outputs, self._record.losses.note)
         if self.released:
             stream.end(self.failure())
         else:
@@ -192,9 +190,8 @@ class Run(Request):
         if self._settled is not None:
             self._settled.set()
         self._notify()
-        for stream in self._audience.streams() if self._audience is not None else ():
-            if self.handlers is None or stream is not self.handlers.inbox:
-                stream.end(self.failure())
+        if self._audience is not None:
+            self._audience.end(self.failure, but=self.handlers.inbox if self.handlers is not None else None)
 
     # For the dispatcher and the router.
 
@@ -221,8 +218,10 @@ class Run(Request):
             raise ProtocolError("an execute_reply without a status")
         self._replied = True
         record = self._record
-        record.reply = bounded_error(content, message.size, self.context.limits.output_limit)
         record.metadata = message.metadata
+        record.reply, cut = bounded_reply(content, message.weight, self.context.limits.output_limit)
+        if cut or message.left_out is not None:
+            record.losses.note()
         count = message.content.get("execution_count")
         if isinstance(count, int):
             record.execution_count = count
@@ -238,11 +237,13 @@ class Run(Request):
             take(self, message)
 
     def _take_output(self, message: Message) -> None:
-        output = parse_output(message.header["msg_type"], message.content)
+        output = parse_output(message.header["msg_type"], message.content, message.left_out)
         self._code_runs()
         if self.handlers is not None:
             self.handlers.on_output()
-        self._show(output, message.size)
+        if message.left_out is not None:
+            self._record.losses.note()
+        self._show(output, message.weight)
 
     def _show(self, output: Output, size: int) -> None:
         self.context.displays.show(output, size, self.fold)
@@ -250,12 +251,11 @@ class Run(Request):
 
     def _take_update(self, message: Message) -> None:
         # The displays themselves are updated by the kernel, for all executions at once.
-        output = parse_output("update_display_data", message.content)
-        self._send(output, message.size)
+        self._send(parse_output("update_display_data", message.content, message.left_out), message.weight)
 
     def _send(self, output: Output, size: int) -> None:
-        if self._audience is not None and not self._audience.send(output, size):
-            self._record.missed = True
+        if self._audience is not None:
+            self._audience.send(output, size)
 
     def _add(self, stream: ByteBoundedStream[Any]) -> None:
         if self._audience is None:

@@ -94,12 +94,13 @@ class Signal:
 
     def __init__(self, home: Home | None = None) -> None:
         self._home = home
-        # One for each, because on asyncio who is cancelled takes the future he waits for with him.
-        self._waiters: list[Future[None] | anyio.Event] = []
+        # One for each, because on asyncio who is cancelled takes the future he waits for with him. (In order, and a dict, as
+        # many may be cancelled at once.)
+        self._waiters: dict[Future[None] | anyio.Event, None] = {}
 
     def set(self) -> None:
         """Wake those who wait now."""
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             if isinstance(waiter, anyio.Event):
                 waiter.set()
@@ -116,10 +117,9 @@ class Signal:
         if self._home is not None and loop is not self._home.loop:
             self._home.check()  # it is trio, or another one
         waiter = anyio.Event() if loop is None else loop.create_future()
-        self._waiters.append(waiter)
+        self._waiters[waiter] = None
         try:
             await (waiter.wait() if isinstance(waiter, anyio.Event) else waiter)
         except BaseException:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            self._waiters.pop(waiter, None)
             raise

@@ -75,6 +75,15 @@ class Transport(Protocol):
         """Wait until the kernel's end goes away for good after it was there; why, where the transport knows."""
         ...
 
+    async def drain(self) -> None:
+        """Once the kernel's end has gone away: wait until what it had sent before has been delivered.
+
+        Bounded, also where something keeps the connection open.
+        """
+
+    def mute(self) -> None:
+        """Deliver nothing any more: what comes is dropped unread, so that it takes no memory while a kernel is ended."""
+
     async def beat(self, timeout: float) -> bool:
         """Send one heartbeat and wait up to ``timeout`` seconds for its echo; whether it came."""
         ...

@@ -63,6 +63,7 @@ class Connected(Owner):
 
         async def watch(router: Router) -> None:
             await transport.disconnected()
+            await transport.drain()
             if router.restart_announced:
                 self._end_dead(
                     router, lambda result: KernelRestartedError("somebody restarted the kernel", result=result)

@@ -38,7 +38,7 @@ def load_connection(connection: str | os.PathLike[str] | Mapping[str, Any] | Con
                 fields = msgspec.json.decode(file.read(), type=dict[str, Any])
         except OSError as exc:
             raise KernelStartError(f"cannot read {source}: {exc.strerror or exc}") from exc
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise KernelStartError(f"{source} is not a JSON object: {exc}") from exc
     try:
         # jupyter_client keeps keys as bytes in what its managers return.

@@ -92,7 +92,8 @@ class Launched(Restartable):
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(process.read_stderr)
                         await process.wait()
-                        self._end_dead(router, _died(process))
+                        process.kill()  # its children, which may hold its connection
+                        await self._end_gone(router, _died(process))
                         tasks.cancel_scope.cancel()
 
                 try:
@@ -114,6 +115,8 @@ class Launched(Restartable):
         router = connection.router
         dead = router.ending is not None and isinstance(router.ending(None), KernelDiedError)
         router.end(closed_ending("the kernel's block has ended"))
+        if self.closed:
+            router.transport.mute()
         if dead or process.returncode is not None:
             process.kill()  # its heart has stopped, or only its children are left
             return

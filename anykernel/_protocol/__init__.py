@@ -6,6 +6,7 @@ the standard library and msgspec, and neither does I/O nor knows of anyio or of 
 """
 
 from .arguments import as_buffers, as_dict, as_integer, as_seconds, as_timeout, check_msg_id, check_text
+from .bounded import bounded_reply
 from .connection import ConnectionInfo
 from .dates import write_date
 from .displays import Displays
@@ -34,12 +35,13 @@ from .errors import (
     ServerError,
     UnsupportedError,
 )
-from .fold import OutputFold, bounded_error
+from .fold import OutputFold
 from .framing import V1, decode_legacy, decode_v1, encode_legacy, encode_v1
 from .images import Image
 from .kernelspecs import InstalledKernelSpec
-from .messages import END_OF_INPUT, Message, is_idle
+from .messages import END_OF_INPUT, Frame, Message, RawMessage, is_idle
 from .outputs import OUTPUT_TYPES, DisplayData, ErrorOutput, ExecuteResult, Output, Stream, pages_of, parse_output
+from .partial import read_rest
 from .replies import (
     CommInfoReply,
     CompleteReply,
@@ -55,6 +57,7 @@ from .result import (
     ExecutionAbortedError,
     ExecutionError,
     ExecutionTimeoutError,
+    Losses,
     Record,
     Result,
     error_of,
@@ -63,7 +66,7 @@ from .result import (
 )
 from .source import SEPARATOR, served_source
 from .values import MAIL, MISSING, CannotTravelError, decode, describe, encode
-from .wire import BadMessageError, Codec, Frame, encode_buffers, encode_parts, loads
+from .wire import BadMessageError, Codec, encode_buffers, encode_parts, loads
 
 __all__ = [
     "END_OF_INPUT",
@@ -105,6 +108,7 @@ __all__ = [
     "KernelSpecError",
     "KernelStartError",
     "KernelStartTimeoutError",
+    "Losses",
     "Message",
     "MissingDependencyError",
     "OutcomeUnknownError",
@@ -112,6 +116,7 @@ __all__ = [
     "OutputFold",
     "PoolTimeoutError",
     "ProtocolError",
+    "RawMessage",
     "Record",
     "ReplayError",
     "Result",
@@ -126,7 +131,7 @@ __all__ = [
     "as_integer",
     "as_seconds",
     "as_timeout",
-    "bounded_error",
+    "bounded_reply",
     "check_msg_id",
     "check_text",
     "decode",
@@ -145,6 +150,7 @@ __all__ = [
     "pages_of",
     "parse_output",
     "read_reply",
+    "read_rest",
     "served_source",
     "timeout_error",
     "write_date",

@@ -25,7 +25,7 @@ def to_nbformat(output: Output) -> dict[str, Any]:
         # Only JSON types may hold anything but text; what breaks that is written as its JSON.
         _valid(mime): _valid_json(value)
         if isinstance(value, str) or re.fullmatch(r"application/(.*\+)?json", mime)
-        else json.dumps(value)
+        else _json_text(value)
         for mime, value in output.data.items()
     }
     fields: dict[str, Any] = {"data": bundle, "metadata": _valid_json(output.metadata)}
@@ -35,13 +35,29 @@ def to_nbformat(output: Output) -> dict[str, Any]:
 
 
 def _valid_json(value: Any) -> Any:
-    if isinstance(value, str):
-        return _valid(value)
-    if isinstance(value, list):
-        return [_valid_json(item) for item in value]
-    if isinstance(value, dict):
-        return {_valid(key): _valid_json(item) for key, item in value.items()}
-    return value
+    """The value with valid text: by a loop, as it may be nested more deeply than functions may call themselves."""
+    result: list[Any] = [value]
+    # Lists and dicts whose places are to be filled with copies.
+    pending: list[tuple[Any, Any]] = [(result, 0)]
+    while pending:
+        holder, place = pending.pop()
+        item = holder[place]
+        if isinstance(item, str):
+            holder[place] = _valid(item)
+        elif isinstance(item, list):
+            holder[place] = copy = list(item)
+            pending.extend((copy, index) for index, inner in enumerate(copy) if isinstance(inner, str | list | dict))
+        elif isinstance(item, dict):
+            holder[place] = fields = {_valid(key): inner for key, inner in item.items()}
+            pending.extend((fields, key) for key, inner in fields.items() if isinstance(inner, str | list | dict))
+    return result[0]
+
+
+def _json_text(value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return "[... left out: it is nested too deeply ...]"
 
 
 def _valid(text: str) -> str:

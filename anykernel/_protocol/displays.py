@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, Union
 
 from .fold import OutputFold
+from .messages import Message
 from .outputs import OUTPUT_TYPES, DisplayData, ExecuteResult, Output, parse_output
 
 __all__ = ["Displays"]
+
+# Mostly a display is shown by one fold only; a set of its own for each would take ten times as much memory.
+_Folds = Union["weakref.ref[OutputFold]", "weakref.WeakSet[OutputFold]"]
 
 
 class Displays:
@@ -18,7 +22,7 @@ class Displays:
     """
 
     def __init__(self) -> None:
-        self._folds: dict[str, weakref.WeakSet[OutputFold]] = {}
+        self._folds: dict[str, _Folds] = {}
         self._prune_at = 64
         self._settled: weakref.WeakValueDictionary[str, OutputFold] = weakref.WeakValueDictionary()
 
@@ -32,25 +36,51 @@ class Displays:
         """A request has settled; what it still puts out, in threads and tasks, is for `show_late`."""
         self._settled[msg_id] = fold
 
-    def show_late(self, msg_id: str, msg_type: str, content: dict[str, Any], size: int) -> None:
-        """Add the content of an output message to the fold of the settled request that it names, or clear that."""
-        fold = self._settled.get(msg_id)
+    def show_late(self, message: Message) -> None:
+        """Add an output to the fold of the settled request that it names, or clear that."""
+        fold = self._settled.get(message.parent_id or "")
         if fold is None:
             return
-        if msg_type in OUTPUT_TYPES:
-            self.show(parse_output(msg_type, content), size, fold)
-        elif msg_type == "clear_output":
-            fold.clear(wait=bool(content.get("wait")))
+        if message.msg_type in OUTPUT_TYPES:
+            output = parse_output(message.msg_type, message.content, message.left_out)
+            size = message.weight
+            self.show(output, size, fold)
+            if message.left_out is not None:
+                fold.dropped += size
+        elif message.msg_type == "clear_output":
+            fold.clear(wait=bool(message.content.get("wait")))
 
     def add(self, display_id: str, fold: OutputFold) -> None:
-        self._folds.setdefault(display_id, weakref.WeakSet()).add(fold)
+        known = self._folds.get(display_id)
+        if isinstance(known, weakref.WeakSet):
+            known.add(fold)
+        elif known is None or (other := known()) is None:
+            self._folds[display_id] = weakref.ref(fold)
+        elif other is not fold:
+            self._folds[display_id] = weakref.WeakSet((other, fold))
         if len(self._folds) > self._prune_at:
-            self._folds = {key: folds for key, folds in self._folds.items() if any(fold.shows(key) for fold in folds)}
+            self._folds = {key: folds for key, folds in self._folds.items() if _are_shown(key, folds)}
             self._prune_at = max(64, 2 * len(self._folds))
 
-    def update(self, content: dict[str, Any], size: int) -> None:
+    def update(self, content: dict[str, Any], size: int, left_out: str | None = None) -> None:
         """Carry out the content of an ``update_display_data``; ids that nobody shows are passed over."""
-        output = parse_output("update_display_data", content)
+        output = parse_output("update_display_data", content, left_out)
         assert isinstance(output, DisplayData)
-        for fold in self._folds.get(output.display_id or "", ()):
-            fold.update(output.display_id or "", output.data, output.metadata, size)
+        display_id = output.display_id or ""
+        folds = self._folds.get(display_id)
+        if folds is not None:
+            for fold in _each(folds):
+                fold.update(display_id, output.data, output.metadata, size)
+                if left_out is not None:
+                    fold.dropped += size
+
+
+def _each(folds: _Folds) -> list[OutputFold]:
+    if isinstance(folds, weakref.WeakSet):
+        return list(folds)
+    fold = folds()
+    return [] if fold is None else [fold]
+
+
+def _are_shown(display_id: str, folds: _Folds) -> bool:
+    return any(fold.shows(display_id) for fold in _each(folds))

@@ -6,6 +6,10 @@ output comes), ``update_display_data`` replaces what carries its display id. The
 head and stays; once something did not fit there, all that follows goes to the tail. When head and tail exceed the
 limit, the tail forgets its oldest: so the middle is missing. A single output that is larger than what the tail has
 room for is cut itself, where it is text: an error, or text/plain.
+
+Each step takes time in proportion to what it brings, however much there is already. So what is taken out of the middle (a
+widget's outputs, when that is cleared) stays in its list as a dead entry until there are more of those than others; and an
+update is noted once for all outputs of its id, and reaches each when that is read.
 """
 
 from __future__ import annotations
@@ -14,82 +18,22 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
+from .cutting import boundary, shortened, to_utf8
+from .entries import Chain, Display, Entry
+from .outputs import DisplayData, ErrorOutput, ExecuteResult, Output, Stream
 
-from .outputs import DisplayData, ErrorOutput, ExecuteResult, Output, Stream, error_output
+__all__ = ["OutputFold"]
 
-__all__ = ["OutputFold", "bounded_error"]
-
-
-def _shortened(output: DisplayData | ExecuteResult | ErrorOutput, limit: int) -> tuple[Output, int] | None:
-    """The output in at most about ``limit`` bytes, and in how many: its text without the middle, and nothing else.
-
-    None where it has no text.
-    """
-    if isinstance(output, ErrorOutput):
-        traceback = _cut("\n".join(output.traceback), limit // 2)
-        ename, evalue = _cut(output.ename, limit // 8), _cut(output.evalue, limit // 4)
-        return ErrorOutput(ename, evalue, traceback.split("\n")), _utf8_size(ename + evalue + traceback)
-    text = output.data.get("text/plain")
-    if not isinstance(text, str):
-        return None
-    text = _cut(text, limit)
-    return msgspec.structs.replace(output, data={"text/plain": text}, metadata={}), _utf8_size(text)
-
-
-def bounded_error(content: dict[str, Any], size: int, limit: int) -> dict[str, Any]:
-    """The content of a reply, in which the exception (it is in the outputs, too) takes no more than the limit."""
-    if content["status"] != "error" or size <= limit:
-        return content
-    short = _shortened(error_output(content), limit)
-    assert short is not None
-    return {**content, **msgspec.structs.asdict(short[0])}
-
-
-_CUT = "[...]"
-
-
-def _cut(text: str, size: int) -> str:
-    excess = _utf8_size(text) - max(0, size - len(_CUT))
-    if excess <= len(_CUT):
-        return text
-    first, rest = _split(text, (size - len(_CUT)) // 2) if size > len(_CUT) else ("", text)
-    return f"{first}{_CUT}{_split(rest, excess, up=True)[1]}"
-
-
-# Characters of a stream's text that are kept in one piece: small pieces cost memory, trimming large ones time.
-_PIECE = 4096
-
-
-class _Entry:
-    """One output in the fold; a stream's text is a deque of pieces of about one size."""
-
-    __slots__ = ("chunks", "name", "output", "size", "tail", "widget")
-
-    def __init__(self, output: Output, size: int, *, tail: bool, widget: str | None) -> None:
-        self.size = size
-        self.tail = tail
-        self.widget = widget
-        stream = output if isinstance(output, Stream) else None
-        self.output = output if stream is None else None
-        self.name = stream.name if stream is not None else None
-        self.chunks: deque[str] = deque()
-        if stream is not None:
-            self.append(stream.text)
-
-    def append(self, text: str) -> None:
-        if self.chunks and len(self.chunks[-1]) + len(text) <= _PIECE:
-            self.chunks[-1] += text
-        elif len(text) <= _PIECE:
-            self.chunks.append(text)
-        else:
-            self.chunks.extend(text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
-
+# Characters of a stream's text that are taken at once: the rest of a larger one need not be there twice.
+_STEP = 2**20
+# Bytes of one text from which on it is not kept as it was last read, once there is more of it.
+_LARGE = 2**16
 
 # What a fold has for its own until there is something to put in: they stay empty. (An empty deque takes 600 bytes, an
 # empty set 200, of the 2,800 that a queued execution took with them.)
-_NO_TAIL: deque[_Entry] = deque()
-_NONE_PENDING: frozenset[str | None] = frozenset()
+_NO_TAIL = Chain(deque())
+_NO_WIDGETS: dict[str, dict[Entry, None]] = {}
+_NONE_PENDING: set[str | None] = set()
 
 
 class OutputFold:
@@ -102,6 +46,7 @@ class OutputFold:
 
     __slots__ = (
         "__weakref__",
+        "_built",
         "_cache",
         "_clear_pending",
         "_displays",
@@ -109,12 +54,13 @@ class OutputFold:
         "_half",
         "_head",
         "_head_open",
-        "_head_size",
         "_limit",
         "_max_entries",
         "_tail",
-        "_tail_size",
+        "_time",
+        "_valid",
         "_widget",
+        "_widgets",
         "dropped",
         "on_change",
     )
@@ -127,45 +73,44 @@ class OutputFold:
         # cleared when their next output comes. In a notebook a widget shows what it captured; here it is in its place
         # among the outputs, but clearing a widget clears nothing else.
         self._widget: str | None = None
-        self._clear_pending = _NONE_PENDING
-        self._displays: dict[str, list[_Entry]] = {}
+        self._displays: dict[str, Display] = {}
+        # Counts what was shown under ids, and updates of it, to tell which came first.
+        self._time = 0
+        # The outputs as they were last read, or are still; and how many of them, from the first, still hold.
+        self._built: list[Output] = []
+        self._valid = 0
         self._cache: list[Output] | None = None
         self.on_change: Callable[[], None] | None = None
         """Called after each change."""
         self._reset()
 
     def _reset(self) -> None:
-        self._head: list[_Entry] = []
-        self._tail = _NO_TAIL
-        self._head_size = self._tail_size = 0
+        self._head, self._tail = Chain([]), _NO_TAIL
         self._head_open, self._gap = True, False
         self._displays.clear()
+        # What each widget captured, and so what there is to clear.
+        self._widgets = _NO_WIDGETS
+        self._clear_pending = _NONE_PENDING
+        self._valid = 0
         self.dropped = 0
         """Bytes that the limit cost."""
 
     def clear(self, *, wait: bool = False) -> None:
         """Forget all outputs, or those of the widget that captures them: now, or (``wait``) when the next one comes."""
-        if wait:
-            self._clear_pending |= {self._widget}
-        else:
-            self._clear_pending -= {self._widget}
-            self._forget(self._widget)
+        widget = self._widget
+        if not wait:
+            self._clear(widget)
             self._changed()
+        elif widget is None or widget in self._widgets:  # others have nothing to clear
+            self._clear_pending = self._clear_pending or set()
+            self._clear_pending.add(widget)
 
-    def _forget(self, widget: str | None) -> None:
+    def _clear(self, widget: str | None) -> None:
         if widget is None:
             self._reset()
             return
-        for entries in (self._head, self._tail):
-            every = list(entries)
-            entries.clear()
-            for entry in every:
-                if entry.widget == widget:
-                    self._unlist(entry)
-                else:
-                    entries.append(entry)
-        self._head_size = sum(entry.size for entry in self._head)
-        self._tail_size = sum(entry.size for entry in self._tail)
+        for entry in self._widgets.get(widget, {}).copy():
+            self._remove(entry)
 
     def capture(self, msg_id: str, content: dict[str, Any]) -> None:
         """Take a ``comm_msg``: an `Output` widget of ipywidgets tells by its state which request's output is its own."""
@@ -176,10 +121,15 @@ class OutputFold:
 
     def add(self, output: Output, size: int) -> None:
         """Append one output of ``size`` bytes."""
-        if self._widget in self._clear_pending:
-            self._clear_pending -= {self._widget}
-            self._forget(self._widget)
-        self._add(output, size)
+        if self._clear_pending and self._widget in self._clear_pending:
+            self._clear(self._widget)
+        if not isinstance(output, Stream):
+            self._add(output, size)
+        elif len(output.text) <= _STEP:
+            self._add_text(output.name, to_utf8(output.text))
+        else:
+            for start in range(0, len(output.text), _STEP):
+                self._add_text(output.name, to_utf8(output.text[start : start + _STEP]))
         self._changed()
 
     def _changed(self) -> None:
@@ -191,55 +141,60 @@ class OutputFold:
         """Whether ``outputs``, as it once was, is out of date."""
         return self._cache is not outputs
 
-    def _add(self, output: Output, size: int) -> None:
-        if isinstance(output, Stream):
-            size = _utf8_size(output.text)
-            if not size:
-                return
+    def _add_text(self, name: str, data: bytes) -> None:
+        if not data:
+            return
         if self._head_open:
-            room = self._half - self._head_size
-            if size <= room and len(self._head) < self._max_entries // 2:
-                self._push(self._head, output, size)
-                self._head_size += size
+            room = self._half - self._head.size
+            if len(data) <= room and len(self._head) < self._max_entries // 2:
+                self._push_text(self._head, name, data)
                 return
-            self._head_open, self._tail = False, deque()
-            if isinstance(output, Stream) and 0 < room < size:
-                # A stream's text can be split: what fits stays in the head.
-                first, rest = _split(output.text, room)
-                if first:
-                    taken = _utf8_size(first)
-                    self._push(self._head, Stream(output.name, first), taken)
-                    self._head_size += taken
-                    output, size = Stream(output.name, rest), size - taken
-        room = self._limit - self._head_size
-        if size > room and not isinstance(output, Stream) and (short := _shortened(output, room // 2)) is not None:
+            self._close_head()
+            # A stream's text can be split: what fits stays in the head.
+            if 0 < room < len(data) and (size := boundary(data, room)):
+                self._push_text(self._head, name, data[:size])
+                data = data[size:]
+        self._push_text(self._tail, name, data)
+        self._trim()
+
+    def _add(self, output: DisplayData | ExecuteResult | ErrorOutput, size: int) -> None:
+        if self._head_open:
+            if size <= self._half - self._head.size and len(self._head) < self._max_entries // 2:
+                self._push(self._head, output, size)
+                return
+            self._close_head()
+        room = self._limit - self._head.size
+        if size > room and (short := shortened(output, room // 2)) is not None:
             # Whole, it would push all that came before it out of the tail, and then itself.
             self.dropped += size - short[1]
-            output, size = short
+            assert not isinstance(short[0], Stream)
+            output, size = short[0], short[1]
         self._push(self._tail, output, size)
-        self._tail_size += size
-        while (excess := self._head_size + self._tail_size - self._limit) > 0:
+        self._trim()
+
+    def _close_head(self) -> None:
+        self._head_open, self._tail = False, Chain(deque())
+
+    def _trim(self) -> None:
+        while (excess := self._head.size + self._tail.size - self._limit) > 0:
             self._evict(excess)
         while len(self._tail) > self._max_entries // 2:
-            self._evict(self._tail[0].size)
+            self._evict(self._tail.oldest.size)
 
     def update(self, display_id: str, data: dict[str, Any], metadata: dict[str, Any], size: int) -> bool:
         """Replace the data of every output with this display id; False where there is none."""
-        entries = self._displays.get(display_id)
-        if not entries:
+        display = self._displays.get(display_id)
+        if display is None:
             return False
-        for entry in entries:
-            growth = size - entry.size
-            if self._head_size + self._tail_size + growth > self._limit:
-                self.dropped += size  # the old data stays: it is what the limit has room for
-                continue
-            assert isinstance(entry.output, DisplayData | ExecuteResult)
-            entry.output = msgspec.structs.replace(entry.output, data=data, metadata=metadata)
-            entry.size = size
-            if entry.tail:
-                self._tail_size += growth
-            else:
-                self._head_size += growth
+        head_growth, tail_growth = display.growth(size)
+        if self._head.size + self._tail.size + head_growth + tail_growth > self._limit:
+            self.dropped += size  # the old data stays: it is what the limit has room for
+        else:
+            self._head.size += head_growth
+            self._tail.size += tail_growth
+            self._time += 1
+            display.update(data, metadata, size, self._time)
+        self._valid = 0
         self._changed()
         return True
 
@@ -247,86 +202,90 @@ class OutputFold:
         """Whether there is an output with this display id."""
         return display_id in self._displays
 
-    def _push(self, entries: list[_Entry] | deque[_Entry], output: Output, size: int) -> None:
-        if isinstance(output, Stream):
-            if entries and entries[-1].name == output.name and entries[-1].widget == self._widget:
-                entries[-1].append(output.text)
-                entries[-1].size += size
-                return
-            entries.append(_Entry(output, size, tail=entries is self._tail, widget=self._widget))
-            return
-        entry = _Entry(output, size, tail=entries is self._tail, widget=self._widget)
-        entries.append(entry)
+    def _push_text(self, chain: Chain, name: str, data: bytes) -> None:
+        entry = chain.newest
+        if entry is not None and entry.output is None and entry.name == name and entry.widget == self._widget:
+            entry.size += len(data)
+            chain.size += len(data)
+            self._outdate(entry, len(self._head) + len(self._tail) - 1)
+        else:
+            entry = self._append(chain, len(data))
+            entry.name = name
+        entry.append(data)
+
+    def _push(self, chain: Chain, output: DisplayData | ExecuteResult | ErrorOutput, size: int) -> None:
+        entry = self._append(chain, size)
+        entry.output = output
         display_id = None if isinstance(output, ErrorOutput) else output.display_id
         if display_id is not None:
-            self._displays.setdefault(display_id, []).append(entry)
+            display = self._displays.get(display_id)
+            if display is None:
+                display = self._displays[display_id] = Display()
+            self._time += 1
+            display.add(entry, self._time)
+
+    def _append(self, chain: Chain, size: int) -> Entry:
+        entry = Entry(size, tail=chain is self._tail, widget=self._widget)
+        chain.append(entry)
+        if self._widget is not None:
+            self._widgets = self._widgets or {}
+            self._widgets.setdefault(self._widget, {})[entry] = None
+        return entry
 
     def _evict(self, excess: int) -> None:
         """Drop the oldest of the tail: one piece of text (or the excess of one), or one other output."""
         self._gap = True
-        entry = self._tail[0]
+        entry = self._tail.oldest
         if entry.output is None:
-            chunk = entry.chunks.popleft()
-            dropped = _utf8_size(chunk)
-            if dropped > excess:
-                kept = _split(chunk, excess, up=True)[1]
-                if kept:
-                    entry.chunks.appendleft(kept)
-                    dropped -= _utf8_size(kept)
-            entry.size -= dropped
-            if not entry.chunks:
-                self._tail.popleft()
-        else:
-            self._tail.popleft()
-            dropped = entry.size
-            self._unlist(entry)
-        self._tail_size -= dropped
-        self.dropped += dropped
+            self._outdate(entry, len(self._head))
+            dropped = entry.drop_text(excess)
+            self._tail.size -= dropped
+            self.dropped += dropped
+            if entry.text or entry.older:
+                return
+        self.dropped += self._remove(entry)
 
-    def _unlist(self, entry: _Entry) -> None:
-        display_id = getattr(entry.output, "display_id", None)
-        if display_id is not None:
-            self._displays[display_id].remove(entry)
-            if not self._displays[display_id]:
-                del self._displays[display_id]
+    def _remove(self, entry: Entry) -> int:
+        """Take an entry out; how many bytes it had."""
+        size, output = entry.size, entry.output
+        if entry.display is not None:
+            size = entry.display.remove(entry)
+            if not entry.display.count:
+                assert isinstance(output, DisplayData | ExecuteResult)
+                assert output.display_id is not None
+                del self._displays[output.display_id]
+        if entry.widget is not None:
+            captured = self._widgets[entry.widget]
+            del captured[entry]
+            if not captured:
+                del self._widgets[entry.widget]
+                self._clear_pending.discard(entry.widget)
+        (self._tail if entry.tail else self._head).remove(entry, size)
+        self._valid = min(self._valid, len(self._head)) if entry.tail else 0
+        return size
+
+    def _outdate(self, entry: Entry, index: int) -> None:
+        """A stream's text changes, which is at this index of the outputs."""
+        self._valid = min(self._valid, index)
+        if entry.size > _LARGE and self._built:
+            self._built, self._valid = [], 0
 
     @property
     def outputs(self) -> list[Output]:
         """The outputs, adjacent text of one stream joined (but not across a gap)."""
         if self._cache is None:
-            head, tail = list(map(_fold, self._head)), list(map(_fold, self._tail))
-            if head and tail and not self._gap:
-                last, first = head[-1], tail[0]
+            head, tail, old = self._head, self._tail, self._valid
+            entries = [*head.last(len(head) - old), *tail.last(len(head) + len(tail) - old)]
+            self._cache = self._built = [*self._built[:old], *(entry.folded() for entry in entries)]
+            self._valid = len(self._built)
+            if len(head) and len(tail) and not self._gap:
+                last, first = self._built[len(head) - 1], self._built[len(head)]
                 if isinstance(last, Stream) and isinstance(first, Stream) and last.name == first.name:
-                    head[-1], tail = Stream(last.name, last.text + first.text), tail[1:]
-            self._cache = head + tail
+                    both = Stream(last.name, last.text + first.text)
+                    self._cache = [*self._built[: len(head) - 1], both, *self._built[len(head) + 1 :]]
         return self._cache
 
     @property
     def gap(self) -> int | None:
         """Index in ``outputs`` before which the limit dropped something."""
         return len(self._head) if self._gap else None
-
-
-def _fold(entry: _Entry) -> Output:
-    if entry.output is not None:
-        return entry.output
-    assert entry.name is not None
-    return Stream(entry.name, "".join(entry.chunks))
-
-
-def _utf8_size(text: str) -> int:
-    # isascii reads a flag of the string, it scans nothing
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-
-
-def _split(text: str, size: int, *, up: bool = False) -> tuple[str, str]:
-    """Split text after ``size`` bytes of UTF-8; a character that lies across goes to the second, or ``up`` the first."""
-    if text.isascii():
-        return text[:size], text[size:]
-    # Half a surrogate pair is no character for UTF-8, but it is for Python.
-    data = text.encode("utf-8", "surrogatepass")
-    step = 1 if up else -1
-    while 0 < size < len(data) and data[size] & 0xC0 == 0x80:
-        size += step
-    return data[:size].decode("utf-8", "surrogatepass"), data[size:].decode("utf-8", "surrogatepass")

@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from .messages import Message
-from .wire import HEADER_LIMIT, BadMessageError, Frame, encode_buffers, encode_parts, loads
+from .messages import Frame, Message
+from .wire import HEADER_LIMIT, BadMessageError, encode_buffers, encode_parts, loads
 
 __all__ = ["V1", "decode_legacy", "decode_v1", "encode_legacy", "encode_v1"]
 

@@ -131,12 +131,14 @@ def pages_of(reply: dict[str, Any]) -> list[DisplayData]:
     ]
 
 
-def parse_output(msg_type: str, content: dict[str, Any]) -> Output:
-    """Make the typed output of an IOPub message's content.
+def parse_output(msg_type: str, content: dict[str, Any], left_out: str | None = None) -> Output:
+    """Make the typed output of an IOPub message's content, of which something may have been left out: then it says so.
 
     Raises:
         ProtocolError: the content does not have the shape the protocol gives it.
     """
+    if left_out is not None:
+        return _with_note(msg_type, content, f"[... left out: {left_out} ...]")
     if msg_type == "stream":
         name, text = content.get("name", "stdout"), content.get("text")
         if not (isinstance(text, str) and isinstance(name, str)):
@@ -158,3 +160,17 @@ def parse_output(msg_type: str, content: dict[str, Any]) -> Output:
         count = content.get("execution_count")
         return ExecuteResult(data, metadata, count if type(count) is int and count >= 0 else None, display_id)
     return DisplayData(data, metadata, display_id)
+
+
+def _with_note(msg_type: str, content: dict[str, Any], note: str) -> Output:
+    try:
+        output = parse_output(msg_type, content)
+    except ProtocolError:
+        return DisplayData({"text/plain": note})
+    if isinstance(output, Stream):
+        return Stream(output.name, f"{output.text}\n{note}\n")
+    if isinstance(output, ErrorOutput):
+        return msgspec.structs.replace(output, traceback=[*output.traceback, note])
+    text = output.data.get("text/plain")
+    text = f"{text}\n{note}" if isinstance(text, str) else note
+    return msgspec.structs.replace(output, data={**output.data, "text/plain": text})

@@ -34,6 +34,22 @@ __all__ = [
 _NAMELESS = frozenset({"", "Error", "NoneType"})
 
 
+class Losses:
+    """Whether something is missing in an execution's result that is not missing in its fold.
+
+    (An object of its own: a stream that is received by nobody must not keep the whole result.)
+    """
+
+    __slots__ = ("any",)
+
+    def __init__(self) -> None:
+        self.any = False
+
+    def note(self) -> None:
+        """A consumer of the outputs was too slow, or something of a message could not be kept."""
+        self.any = True
+
+
 class Record:
     """What has come of one execution: the execution writes it, its `Result` shows it."""
 
@@ -44,8 +60,8 @@ class Record:
         "execution_count",
         "fold",
         "incomplete_reason",
+        "losses",
         "metadata",
-        "missed",
         "queued",
         "reply",
         "sent",
@@ -60,8 +76,7 @@ class Record:
         self.execution_count: int | None = None
         self.complete = False
         self.incomplete_reason: str | None = None
-        self.missed = False
-        """Whether a consumer of the outputs was too slow."""
+        self.losses = Losses()
         self.duration: float | None = None
         self.queued: str = ""
         """When, as the request's header says."""
@@ -156,8 +171,10 @@ class Result:
 
     @property
     def truncated(self) -> bool:
-        """Whether ``output_limit`` dropped output: from the middle, or for a consumer that was too slow."""
-        return self._record.fold.dropped > 0 or self._record.missed
+        """Whether something is missing: what ``output_limit`` had no room for (of the outputs, from their middle; of
+        expressions and payloads; for a consumer that was too slow), or what cannot be represented.
+        """
+        return self._record.fold.dropped > 0 or self._record.losses.any
 
     @property
     def stdout(self) -> str:

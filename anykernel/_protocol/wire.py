@@ -17,21 +17,34 @@ from typing import Any
 import msgspec
 
 from .errors import ArgumentError
-from .messages import Message
+from .messages import Frame, Message, RawMessage
+from .weights import weigh_flat, weigh_json
 
 DELIMITER = b"<IDS|MSG>"
 
 # Headers and parent headers are a few hundred bytes; metadata and content may be large, and their memory is
 # bounded where they are kept. The limit only stops nonsense from being parsed.
 HEADER_LIMIT = 64 * 1024
+# Bytes of metadata or content up to which it is not asked what it takes decoded: before that is done, and then kept.
+LARGE = 2**20
+SMALL = 256
+# Bytes of memory from which on a message is decoded by who knows the limit, and what of it is wanted; but for the text of a
+# stream, which is always wanted.
+HUGE = 2**26
+# Bytes of the two headers that are usual, and counted with what every message takes; and what each buffer takes besides.
+_USUAL_HEADERS = 2048
+_BUFFER = 64
 # Digests kept for the replay check, in two generations of this size (about 100 bytes a digest).
 REPLAY_WINDOW = 8192
-
-Frame = bytes | memoryview
 
 
 class BadMessageError(Exception):
     """A message that must be dropped; ``str()`` is one word of reason."""
+
+    def __init__(self, reason: str, rest: RawMessage | None = None) -> None:
+        super().__init__(reason)
+        self.rest = rest
+        """What can be read of it: whose it is, and that much is missing."""
 
 
 _decoder = msgspec.json.Decoder(dict[str, Any])
@@ -60,8 +73,7 @@ def loads(data: Frame) -> dict[str, Any]:
     except (ValueError, RecursionError):
         pass
     try:
-        # Kernels that write with Python's json module send NaN, lone surrogates and raw bytes.
-        value = json.loads(bytes(data).decode("utf-8", "replace"))
+        value = loads_leniently(data)
     except (ValueError, RecursionError) as exc:
         raise BadMessageError("json") from exc
     if value is None:
@@ -69,6 +81,16 @@ def loads(data: Frame) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadMessageError("json")
     return value
+
+
+def loads_leniently(data: Frame) -> Any:
+    """Parse any JSON: kernels that write with Python's json module send NaN, lone surrogates and raw bytes.
+
+    Raises:
+        ValueError: it is none, or has an integer of more digits than Python takes.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(bytes(data).decode("utf-8", "replace"))
 
 
 def dumps(value: Any) -> bytes:
@@ -155,6 +177,7 @@ class Codec:
         key = key.ljust(block_size, b"\0")
         self._inner = hashlib.new(digest, bytes(byte ^ 0x36 for byte in key))
         self._outer = hashlib.new(digest, bytes(byte ^ 0x5C for byte in key))
+        self._length = 2 * self._outer.digest_size  # in hexadecimal: what has another is not worth a look
         self._recent: set[bytes] = set()
         self._older: set[bytes] = set()
 
@@ -193,22 +216,57 @@ class Codec:
             raise BadMessageError("size")
         if self._signs:
             signature = bytes(frames[start])
-            if not self._same(self._sign(parts), signature):
+            if len(signature) != self._length or not self._same(self._sign(parts), signature):
                 raise BadMessageError("signature")
             if signature in self._recent or signature in self._older:
                 raise BadMessageError("repeated")
             self._recent.add(signature)
             if len(self._recent) >= REPLAY_WINDOW:
                 self._older, self._recent = self._recent, set()
-        try:
+        return new_message(channel, parts, tuple(frames[start + 5 :]))
+
+
+def new_message(channel: str, parts: Sequence[Frame], buffers: tuple[Frame, ...]) -> Message:
+    """The message that consists of header, parent header, metadata and content, as JSON, and of buffers.
+
+    What would take very much memory, or much more than its JSON, is not decoded: then it is a `RawMessage`.
+
+    Raises:
+        BadMessageError: it is malformed.
+    """
+    size = len(parts[3]) + sum(map(len, buffers))
+    memory = size if not buffers else size + _BUFFER * len(buffers)
+    large = broken = raw = False
+    try:
+        if len(parts[3]) <= LARGE and len(parts[2]) <= LARGE:
             # 1.35 us; a call of `loads` for each, which only what is not quite JSON needs, takes 1.65.
             header, parent, metadata, content = map(_decoder.decode, parts)
-        except (ValueError, RecursionError):
-            header, parent, metadata, content = map(loads, parts)
-        if not (isinstance(header.get("msg_id"), str) and isinstance(header.get("msg_type"), str)):
-            raise BadMessageError("header")
-        if not isinstance(parent.get("msg_id", ""), str):
-            raise BadMessageError("header")
-        buffers = tuple(frames[start + 5 :])
-        size = len(parts[3]) + sum(map(len, buffers))
-        return Message(channel, header, parent, metadata, content, buffers, size)
+        else:
+            large = True
+            memory += weigh_json(parts[2]) + weigh_json(parts[3]) - len(parts[3])
+            header, parent = map(_decoder.decode, parts[:2])
+            raw = memory > 2 * (size + len(parts[2])) or (memory > HUGE and header.get("msg_type") != "stream")
+            metadata, content = ({}, {}) if raw else map(_decoder.decode, parts[2:])
+    except (ValueError, RecursionError):
+        header, parent = map(loads, parts[:2])
+        try:
+            metadata, content = map(loads, parts[2:])
+        except BadMessageError:
+            raw = broken = True
+    if not (isinstance(header.get("msg_id"), str) and isinstance(header.get("msg_type"), str)):
+        raise BadMessageError("header")
+    if not isinstance(parent.get("msg_id", ""), str):
+        raise BadMessageError("header")
+    if len(parts[0]) + len(parts[1]) > _USUAL_HEADERS:
+        memory += weigh_json(parts[0]) + weigh_json(parts[1])
+    if raw:
+        rest = RawMessage(channel, header, parent, {}, {}, buffers, size, memory, None, parts[2], parts[3], broken)
+        if broken:
+            raise BadMessageError("json", rest)
+        return rest
+    if len(parts[3]) > SMALL:
+        wide = weigh_flat(content)
+        memory += wide if wide is not None else 0 if large else weigh_json(parts[3])
+    if len(parts[2]) > SMALL and not large:
+        memory += weigh_json(parts[2])
+    return Message(channel, header, parent, metadata, content, buffers, size, memory)

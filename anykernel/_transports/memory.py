@@ -31,7 +31,7 @@ class MemoryTransport:
         """To be set when the kernel's end goes away."""
         self.receiver: Receiver
         """Who reads; the peer may tell it that the kernel is lost and found."""
-        self._closed = False
+        self._closed = self._muted = False
         self._to_kernel, self._sent = anyio.create_memory_object_stream[Message](math.inf)
         self._streams = {channel: anyio.create_memory_object_stream[Message](math.inf) for channel in self.channels}
 
@@ -45,13 +45,21 @@ class MemoryTransport:
     async def read(self, channel: str, receiver: Receiver) -> None:
         self.receiver = receiver
         async for message in self._streams[channel][1]:
-            receiver.deliver(message)
+            if not self._muted:
+                receiver.deliver(message)
 
     async def connected(self) -> None:
         await anyio.lowlevel.checkpoint()
 
     async def disconnected(self) -> None:
         await self.gone.wait()
+
+    async def drain(self) -> None:
+        while any(fed.statistics().current_buffer_used for _, fed in self._streams.values()):
+            await anyio.lowlevel.checkpoint()
+
+    def mute(self) -> None:
+        self._muted = True
 
     async def beat(self, timeout: float) -> bool:
         await anyio.sleep(0 if self.beating else timeout)

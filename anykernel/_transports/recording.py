@@ -213,6 +213,8 @@ class RecordingTransport:
         self.mistrusted = transport.mistrusted
         self.connected = transport.connected
         self.disconnected = transport.disconnected
+        self.drain = transport.drain
+        self.mute = transport.mute
         self.beat = transport.beat
         self.nudge = transport.nudge
         self.close = transport.close

@@ -200,6 +200,12 @@ class ReplayTransport:
     async def disconnected(self) -> None:
         await self.ended.wait()
 
+    async def drain(self) -> None:
+        await anyio.lowlevel.checkpoint()  # what was recorded is delivered before the end
+
+    def mute(self) -> None:
+        pass  # the recording goes on no further than it is read
+
     async def beat(self, timeout: float) -> bool:  # noqa: ARG002
         await anyio.lowlevel.checkpoint()
         return True

@@ -90,7 +90,7 @@ class WebSocketTransport:
         self._lost_reason = ""
         self._ended = anyio.Event()
         self._ending: Ending | None = None
-        self._closed = False
+        self._closed = self._muted = False
 
     def send(self, message: Message) -> None:
         if self._ending is not None:
@@ -203,7 +203,7 @@ class WebSocketTransport:
             messages = await socket.receive()
             self._heard.set()
             self._wake_writer()
-            for data in messages:
+            for data in messages if not self._muted else ():
                 try:
                     if isinstance(data, str) and not self.legacy:
                         raise BadMessageError("shape")
@@ -260,6 +260,12 @@ class WebSocketTransport:
     async def nudge(self) -> None:
         """Nothing: the kernel's peer is the server, whose clients come and go."""
         await anyio.lowlevel.checkpoint()
+
+    async def drain(self) -> None:
+        await anyio.lowlevel.checkpoint()  # that the kernel has gone is learned over the same connection, or by asking
+
+    def mute(self) -> None:
+        self._muted = True
 
     async def beat(self, timeout: float) -> bool:  # noqa: ARG002
         # Servers have no heartbeat of the kernel's to hand on, and a lost connection is found by pings and is no death.

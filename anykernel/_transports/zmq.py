@@ -1,37 +1,27 @@
 """The ZMQ transport.
 
-How this works. libzmq signals a socket's readiness through a descriptor (``socket.FD``) that is edge-triggered
-*through libzmq*: any call on the socket, a send as well, may consume the edge that a waiting message set, and
-who then waits for the descriptor waits forever. So one class, `_Socket`, owns both directions of a socket, and
-keeps one rule: **no call on the socket is ever left without receiving until there is nothing more** (EAGAIN, or no
-POLLIN in its EVENTS). The reader does so whenever it wakes. A send does so right after sending; only when it finds more
-than a burst, or the reader is inside this very loop further up the stack, does it leave the rest to the reader, awake.
-After that the next message makes the descriptor readable again, so parking is safe.
-
-The sockets have no high-water marks: while our event loop is blocked, libzmq's own thread goes on receiving and
-nothing is lost, and sending never waits (which is why there is no send lock: one multipart send is one
-synchronous call, and a cancellation cannot come in between).
+How this works. Each channel has a `Socket`, which is read and sent to without losing sight of what has come. The sockets have
+no high-water marks: while our event loop is blocked, libzmq's own thread goes on receiving and nothing is lost, and sending
+never waits (which is why there is no send lock: one multipart send is one synchronous call, and a cancellation cannot come
+in between).
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
+import math
 import os
 import signal
 import struct
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import anyio
 import anyio.lowlevel
 import zmq
-import zmq.backend
 
-from .._core import Receiver, running_asyncio_loop
+from .._core import Receiver
 from .._protocol import (
     BadMessageError,
     Codec,
@@ -41,170 +31,22 @@ from .._protocol import (
     KernelStartError,
     Message,
 )
-
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Handle
+from .zmq_socket import Socket
 
 __all__ = ["DESCRIPTORS", "ZmqTransport", "ensure_descriptors"]
 
 logger = logging.getLogger("anykernel")
 
-# Plain ints and the backend's own methods: zmq.Socket.send_multipart costs 10 us for six frames, the same sends
-# through the backend 1.2 us; recv_multipart asks for RCVMORE as an option (7.6 us), frames know it (4.5 us).
-_NOBLOCK = int(zmq.NOBLOCK)
-_SNDMORE = int(zmq.NOBLOCK | zmq.SNDMORE)
-_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+# Seconds that what a dead kernel has sent may take to arrive where its connection does not end.
+DRAIN_TIMEOUT = 1.0
 
-# Messages that a send receives on the way, at most; and that a reader takes before it lets other tasks run.
-_SEND_BURST = 64
-_READ_BURST = 512
-# Messages after each of which a reader asks whether there are more, and does not just try to receive: mostly one to three
-# come at a time, and to ask three times takes about as long as to fail once.
-_FEW = 3
-# Bytes after which either stops, too: or a consumer of large outputs would lose some before it gets to run.
-_BURST_BYTES = 4 * 2**20
-# Frames from this size on (bytes) are not copied out of libzmq's memory but viewed there.
-_VIEW_SIZE = 64 * 1024
-
-# Descriptors that a connection takes: 18 as measured, and some to spare.
+# Descriptors that a connection takes: 20 as measured, and some to spare.
 DESCRIPTORS = 32
 _NUDGE_DESCRIPTORS = 4  # of which it takes two
 # Seconds for which a nudge waits for its handshake.
 _NUDGE_TIMEOUT = 2.0
 
 _KINDS = {"shell": zmq.DEALER, "control": zmq.DEALER, "stdin": zmq.DEALER, "iopub": zmq.SUB, "hb": zmq.DEALER}
-
-
-class _Socket:
-    """One ZMQ socket, both ways; see the head of this module for the rule it keeps."""
-
-    def __init__(self, socket: zmq.Socket[bytes], on_frames: Callable[[list[Frame]], None] | None = None) -> None:
-        self._socket = socket
-        self._fd: int = socket.FD
-        self._backend_send = zmq.backend.Socket.send.__get__(socket)
-        self._backend_recv = zmq.backend.Socket.recv.__get__(socket)
-        self._backend_get = zmq.backend.Socket.get.__get__(socket)
-        self._receiving = False
-        # Wakes the reader, where it waits.
-        self._wake: Callable[[], object] | None = None
-        self.on_frames = on_frames
-        """Takes each received message; set before anything is sent or read. Must not raise."""
-
-    def send(self, frames: Sequence[Frame]) -> None:
-        """Send one multipart message, and receive what the send may have hidden from the reader."""
-        if self._socket.closed:
-            raise ConnectionClosedError("the connection is closed")
-        try:
-            for frame in frames[:-1]:
-                self._backend_send(frame, _SNDMORE)
-            self._backend_send(frames[-1], _NOBLOCK)
-        except zmq.ZMQError as exc:
-            # EAGAIN: the kernel refused the handshake, and ZMQ gave the connection up.
-            raise ConnectionClosedError(f"cannot send to the kernel: {exc}") from exc
-        # While the receive loop is running further up the stack, it receives all there is itself.
-        # (The reader receives first thing when it starts.)
-        if self._receiving or self.on_frames is None or self._is_empty():
-            return
-        if not self._receive(_SEND_BURST) and self._wake is not None:
-            self._wake()
-
-    def _is_empty(self) -> bool:
-        """Whether there is nothing to receive: what EAGAIN tells, for 1.5 us instead of the 4 us of an exception."""
-        return not self._backend_get(_EVENTS) & _POLLIN
-
-    def _receive(self, limit: int) -> bool:
-        """Receive up to ``limit`` messages; True when there is nothing more, False when there may be."""
-        assert self.on_frames is not None
-        recv, on_frames = self._backend_recv, self.on_frames
-        self._receiving = True
-        room = _BURST_BYTES
-        try:
-            for number in range(limit):
-                frames: list[Frame] = []
-                try:
-                    more = True
-                    while more:
-                        # Multipart messages arrive whole: EAGAIN comes before one, not in it.
-                        frame = recv(_NOBLOCK, False)
-                        frames.append(frame.bytes if len(frame) < _VIEW_SIZE else frame.buffer)
-                        more = frame.more
-                except zmq.Again:
-                    return True
-                on_frames(frames)
-                room -= len(frames[-1])  # the content or the last buffer: the others are small, or alike
-                if room < 0:
-                    return False
-                if number < _FEW and self._is_empty():
-                    return True
-            return False
-        finally:
-            self._receiving = False
-
-    def drain(self) -> None:
-        """Receive all there is, now."""
-        if not self._receiving:
-            while not self._receive(_READ_BURST):
-                pass
-
-    async def read(self) -> None:
-        """Receive until cancelled."""
-        loop = running_asyncio_loop()
-        if loop is not None:
-            await self._read_by_callback(loop)
-        else:
-            await self._read_by_waiting()
-
-    async def _read_by_waiting(self) -> None:
-        """Receive until cancelled, on any event loop."""
-        # What it raises in the waiting costs nothing until it is needed; a cancel scope for each wait took 8 us.
-        self._wake = functools.partial(anyio.notify_closing, self._fd)
-        while True:
-            if self._receive(_READ_BURST):
-                # No checkpoint between having found nothing and being parked: a send in between would find
-                # nobody to wake.
-                try:
-                    await anyio.wait_readable(self._fd)
-                except anyio.ClosedResourceError:
-                    continue  # a send left something to receive
-            else:
-                await anyio.lowlevel.checkpoint()
-
-    async def _read_by_callback(self, loop: AbstractEventLoop) -> None:
-        """Receive until cancelled, on asyncio, by a callback that stays registered.
-
-        Each wait of its own would register the descriptor anew: a wake-up costs a third, and an execute a quarter
-        less so.
-        """
-        again: Handle | None = None
-
-        def wake() -> None:
-            nonlocal again
-            if again is None:
-                again = loop.call_soon(receive)
-
-        def receive() -> None:
-            nonlocal again
-            again = None
-            if not self._receiving and not self._receive(_READ_BURST):
-                wake()
-
-        # anyio asks sniffio for the event loop where that is installed, and sniffio finds it by the task, which a
-        # callback has none of; so it is told.
-        if (sniffio := sys.modules.get("sniffio")) is not None:
-            sniffio.current_async_library_cvar.set("asyncio")
-        loop.add_reader(self._fd, receive)
-        self._wake = wake
-        try:
-            wake()
-            await anyio.sleep_forever()
-        finally:
-            self._wake = None
-            loop.remove_reader(self._fd)
-            if again is not None:
-                again.cancel()
-
-    def close(self) -> None:
-        self._socket.close(linger=0)
 
 
 def ensure_descriptors(count: int) -> None:
@@ -251,7 +93,9 @@ class ZmqTransport:
         KernelStartError: the connection information cannot be used.
     """
 
-    channels: tuple[str, ...] = ("shell", "control", "iopub", "stdin", "hb", "monitor")
+    channels: tuple[str, ...] = (
+        "shell", "control", "iopub", "stdin", "hb", "stdin monitor", "iopub monitor",
+    )  # fmt: skip
 
     def __init__(self, info: ConnectionInfo, *, reconnect_interval: int = 100) -> None:
         ensure_descriptors(DESCRIPTORS)
@@ -263,6 +107,9 @@ class ZmqTransport:
         self.mistrusted = anyio.Event()
         self._handshake = anyio.Event()
         self._disconnected = anyio.Event()
+        # Whether IOPub has been connected, and set when it is not any more.
+        self._publishes = False
+        self._silent = anyio.Event()
         self._beats: dict[bytes, anyio.Event] = {}
         # What the ROUTERs know us by. Fresh, or the kernel would send an earlier client's replies here; and
         # the same on shell and stdin, or input requests would not find us.
@@ -270,7 +117,7 @@ class ZmqTransport:
         self._info = info
         self._curve_keys: tuple[bytes, bytes] | None = None
         self._context = zmq.Context()
-        self._sockets: dict[str, _Socket] = {}
+        self._sockets: dict[str, Socket] = {}
         try:
             self._open(reconnect_interval)
         except (zmq.ZMQError, OSError, ValueError) as exc:
@@ -283,7 +130,7 @@ class ZmqTransport:
                 self._curve_keys = zmq.curve_keypair()
             for channel, kind in _KINDS.items():
                 socket = self._context.socket(kind)
-                self._sockets[channel] = _Socket(socket, self._on_echo if channel == "hb" else None)
+                self._sockets[channel] = Socket(socket, self._on_echo if channel == "hb" else None)
                 socket.rcvhwm = socket.sndhwm = 0
                 socket.reconnect_ivl = reconnect_interval
                 if kind == zmq.SUB:
@@ -293,14 +140,15 @@ class ZmqTransport:
                     socket.subscribe(b"anykernel-" + self._identity)
                 else:
                     socket.setsockopt(zmq.IDENTITY, self._identity)
-                if channel == "stdin":
+                if channel in ("stdin", "iopub"):
                     # An input request to a peer whose handshake is not done is silently lost, and no message
-                    # tells when that is; so this one socket is watched. It also tells when the kernel goes.
+                    # tells when that is; so this socket is watched. It also tells when the kernel goes, and IOPub's when
+                    # the kernel's last words have come.
                     events = (
                         zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_DISCONNECTED
                     )
-                    monitor = _Socket(socket.get_monitor_socket(events), self._on_monitor)
-                    self._sockets["monitor"] = monitor
+                    watch = self._on_monitor if channel == "stdin" else self._on_iopub_monitor
+                    self._sockets[f"{channel} monitor"] = Socket(socket.get_monitor_socket(events), watch)
                 self._connect(socket, channel)
 
     def _connect(self, socket: zmq.Socket[bytes], channel: str) -> None:
@@ -322,12 +170,15 @@ class ZmqTransport:
         def on_frames(frames: list[Frame]) -> None:
             try:
                 message = decode(channel, frames)
+                frames.clear()  # what is decoded need not be there twice
             except BadMessageError as exc:
                 reason = str(exc)
                 dropped[reason] += 1
                 if reason == "signature":
                     self.mistrusted.set()
                 logger.debug("dropped a message on %s: bad %s", channel, reason)
+                if exc.rest is not None:
+                    deliver(exc.rest)
             else:
                 deliver(message)
 
@@ -351,6 +202,29 @@ class ZmqTransport:
             self.mistrusted.set()
         elif self._handshake.is_set():
             self._disconnected.set()
+
+    def _on_iopub_monitor(self, frames: list[Frame]) -> None:
+        (event,) = struct.unpack_from("=H", frames[0])
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._publishes = True
+        elif event == zmq.EVENT_DISCONNECTED and self._publishes:
+            self._silent.set()
+
+    async def drain(self) -> None:
+        # ZMQ tells that a connection has ended when all that came over it can be received. Where a child of the kernel's holds
+        # the connection, it does not end.
+        self._sockets["iopub monitor"].drain()
+        with anyio.move_on_after(DRAIN_TIMEOUT):
+            while self._publishes and not self._silent.is_set():
+                await self._silent.wait()
+        with anyio.move_on_after(math.inf if self._silent.is_set() else DRAIN_TIMEOUT):
+            for channel in ("iopub", "shell", "control", "stdin"):
+                while not self._sockets[channel].drain_some():
+                    await anyio.lowlevel.checkpoint()
+
+    def mute(self) -> None:
+        for channel in ("iopub", "shell", "control", "stdin"):
+            self._sockets[channel].on_frames = list.clear
 
     async def beat(self, timeout: float) -> bool:
         payload, echo = os.urandom(8), anyio.Event()

@@ -84,6 +84,8 @@ class MendingTransport:
         self.mistrusted = line.mistrusted
         self.connected = line.connected
         self.disconnected = line.disconnected
+        self.drain = line.drain
+        self.mute = line.mute
         self.beat = line.beat
         self.nudge = line.nudge
         self.end = line.end
