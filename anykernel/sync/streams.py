@@ -38,6 +38,14 @@ __all__ = ["Comm", "CommStream", "Execution", "Stream"]
 
 
 class Stream(Twin):
+    def pin(self, item: Any) -> None:
+        result: None = self._inner.pin(item)
+        return result
+
+    def drop_oldest(self, keep: int) -> bool:
+        result: bool = self._inner.drop_oldest(keep)
+        return result
+
     def close(self) -> None:
         self._portal.call(lambda _: self._inner.aclose())
 
