@@ -8,6 +8,7 @@ import pytest
 
 from anykernel import Message
 from anykernel._core import nudging
+from anykernel._core.context import Limits
 from anykernel._core.request import Request
 from anykernel._core.router import Router
 from anykernel._transports import MemoryTransport
@@ -22,7 +23,7 @@ class Quiet(Request):
 
 @pytest.fixture
 def router():
-    router = Router(MemoryTransport(), lambda *_: None)
+    router = Router(MemoryTransport(), lambda *_: None, Limits(output_limit=2**20, interrupt_timeout=5))
     yield router
     router.transport.close()
 

@@ -158,7 +158,9 @@ async def test_once_its_client_is_gone_it_and_its_kernels_are_gone_soon(how, any
         agent = Agent(client)
         _, text = await agent.run("import os; os.getpid()")
         kernel = int(text)
-        process = next(p for p in me.children() if "mcp" in p.cmdline())
+        process = psutil.Process(kernel).parent()
+        while process.ppid() != me.pid:
+            process = process.parent()
         if how == "SIGTERM":
             process.send_signal(signal.SIGTERM)
             with anyio.fail_after(10):

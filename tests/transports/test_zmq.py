@@ -14,6 +14,7 @@ import zmq
 from anykernel import ConnectionClosedError, ConnectionInfo, KernelStartError, Message
 from anykernel._protocol.wire import Codec
 from anykernel._transports import zmq as zmq_module
+from anykernel._transports import zmq_socket
 from anykernel._transports.zmq import ZmqTransport
 
 from ..helpers.receiving import Taker
@@ -127,7 +128,7 @@ async def test_more_waiting_messages_than_a_send_takes_are_left_to_the_reader():
         for round_ in range(20):
             transport.send(request(f"first-{round_}"))
             identity, message = peer.receive()
-            count = 3 * zmq_module._SEND_BURST
+            count = 3 * zmq_socket._SEND_BURST
             for n in range(count):
                 peer.sockets["shell"].send_multipart([identity, *peer.frames("shell", "x_reply", message.header, n=n)])
             time.sleep(0.02)
