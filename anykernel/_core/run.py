@@ -243,10 +243,10 @@ class Run(Request):
             self.handlers.on_output()
         if message.left_out is not None:
             self._record.losses.note()
-        self._show(output, message.weight)
+        self._show(output, message.weight, message.left_out)
 
-    def _show(self, output: Output, size: int) -> None:
-        self.context.displays.show(output, size, self.fold)
+    def _show(self, output: Output, size: int, left_out: str | None = None) -> None:
+        self.context.displays.show(output, size, self.fold, left_out)
         self._send(output, size)
 
     def _take_update(self, message: Message) -> None:

@@ -26,10 +26,11 @@ class Displays:
         self._prune_at = 64
         self._settled: weakref.WeakValueDictionary[str, OutputFold] = weakref.WeakValueDictionary()
 
-    def show(self, output: Output, size: int, fold: OutputFold) -> None:
-        """Add an output of ``size`` bytes to a fold."""
+    def show(self, output: Output, size: int, fold: OutputFold, left_out: str | None = None) -> None:
+        """Add an output of ``size`` bytes to a fold; what its id has shown so far, in any, shows the same."""
         fold.add(output, size)
         if isinstance(output, DisplayData | ExecuteResult) and output.display_id is not None:
+            self._update(output, size, left_out, but=fold)
             self.add(output.display_id, fold)
 
     def settled(self, msg_id: str, fold: OutputFold) -> None:
@@ -44,7 +45,7 @@ class Displays:
         if message.msg_type in OUTPUT_TYPES:
             output = parse_output(message.msg_type, message.content, message.left_out)
             size = message.weight
-            self.show(output, size, fold)
+            self.show(output, size, fold, message.left_out)
             if message.left_out is not None:
                 fold.dropped += size
         elif message.msg_type == "clear_output":
@@ -66,12 +67,18 @@ class Displays:
         """Carry out the content of an ``update_display_data``; ids that nobody shows are passed over."""
         output = parse_output("update_display_data", content, left_out)
         assert isinstance(output, DisplayData)
+        self._update(output, size, left_out)
+
+    def _update(
+        self, output: DisplayData | ExecuteResult, size: int, left_out: str | None, *, but: OutputFold | None = None
+    ) -> None:
         display_id = output.display_id or ""
         folds = self._folds.get(display_id)
         if folds is not None:
             for fold in _each(folds):
-                fold.update(display_id, output.data, output.metadata, size)
-                if left_out is not None:
+                if fold is but:
+                    continue
+                if fold.update(display_id, output.data, output.metadata, size) and left_out is not None:
                     fold.dropped += size
 
 

@@ -19,22 +19,24 @@ _FEW = 16
 
 
 class Display:
-    """What is shown under one display id: an update is noted here, and holds for all outputs that were there before it."""
+    """What is shown under one display id: an update is kept here, for all outputs that were there before it."""
 
-    __slots__ = ("_data", "_head_size", "_metadata", "_size", "_tail_count", "_tail_size", "_updated", "count")
+    __slots__ = ("_data", "_head_size", "_metadata", "_newer", "_size", "_tail_count", "_tail_size", "count")
 
     def __init__(self) -> None:
         self.count = 0
         """How many outputs there are."""
         self._tail_count = self._head_size = self._tail_size = 0
-        # The last update, and when it came.
-        self._data: dict[str, Any] | None = None
-        self._metadata: dict[str, Any] | None = None
-        self._size = self._updated = 0
+        # The last update, and the outputs that came after it.
+        self._data: dict[str, Any] = {}
+        self._metadata: dict[str, Any] = {}
+        self._size = 0
+        self._newer: dict[Entry, None] = {}
 
-    def add(self, entry: Entry, time: int) -> None:
+    def add(self, entry: Entry) -> None:
         """One more output is shown."""
-        entry.display, entry.seen = self, time
+        entry.display = self
+        self._newer[entry] = None
         self.count += 1
         if entry.tail:
             self._tail_count += 1
@@ -44,7 +46,8 @@ class Display:
 
     def remove(self, entry: Entry) -> int:
         """It is shown no longer; its size."""
-        size = self._size if entry.seen < self._updated else entry.size
+        size = entry.size if entry in self._newer else self._size
+        self._newer.pop(entry, None)
         self.count -= 1
         if entry.tail:
             self._tail_count -= 1
@@ -57,25 +60,29 @@ class Display:
         """By how much the head and the tail grow if an update has this size."""
         return (self.count - self._tail_count) * size - self._head_size, self._tail_count * size - self._tail_size
 
-    def update(self, data: dict[str, Any], metadata: dict[str, Any], size: int, time: int) -> None:
+    def update(self, data: dict[str, Any], metadata: dict[str, Any], size: int) -> None:
         """Show other data from now on."""
         head, tail = self.growth(size)
         self._head_size += head
         self._tail_size += tail
-        self._data, self._metadata, self._size, self._updated = data, metadata, size, time
-
-    def refresh(self, entry: Entry) -> None:
-        """Carry out in an entry what was noted for it."""
-        if entry.seen < self._updated:
+        self._data, self._metadata, self._size = data, metadata, size
+        for entry in self._newer:  # what it replaces is not kept until they are read
             assert isinstance(entry.output, DisplayData | ExecuteResult)
-            entry.output = msgspec.structs.replace(entry.output, data=self._data, metadata=self._metadata)
-            entry.seen, entry.size = self._updated, self._size
+            entry.output = msgspec.structs.replace(entry.output, data={}, metadata={})
+        self._newer.clear()
+
+    def output_of(self, entry: Entry) -> Output:
+        """What one of the outputs shows."""
+        assert isinstance(entry.output, DisplayData | ExecuteResult)
+        if entry in self._newer:
+            return entry.output
+        return msgspec.structs.replace(entry.output, data=self._data, metadata=self._metadata)
 
 
 class Entry:
     """One output. A stream's text is kept as UTF-8 (as str, a single emoji makes it take four times as much), in pieces."""
 
-    __slots__ = ("dead", "display", "name", "older", "output", "seen", "size", "tail", "text", "widget")
+    __slots__ = ("dead", "display", "name", "older", "output", "size", "tail", "text", "widget")
 
     def __init__(self, size: int, *, tail: bool, widget: str | None) -> None:
         self.size = size
@@ -85,8 +92,6 @@ class Entry:
         """Whether it was taken out, and only its place is left."""
         self.output: DisplayData | ExecuteResult | ErrorOutput | None = None
         self.display: Display | None = None
-        self.seen = 0
-        """Since when its output is as it is, unless its display was updated later."""
         self.name = ""
         self.text = b""
         self.older: deque[bytes] | None = None
@@ -122,7 +127,7 @@ class Entry:
     def folded(self) -> Output:
         """As the output that it is."""
         if self.display is not None:
-            self.display.refresh(self)
+            return self.display.output_of(self)
         if self.output is not None:
             return self.output
         return Stream(self.name, from_utf8(b"".join((*self.older, self.text)) if self.older else self.text))
@@ -176,7 +181,7 @@ class Chain:
 
     def remove(self, entry: Entry, size: int) -> None:
         """Take one out that has this size; its place stays until there are too many such."""
-        entry.dead, entry.output, entry.text, entry.older = True, None, b"", None
+        entry.dead, entry.output, entry.display, entry.text, entry.older = True, None, None, b"", None
         self.size -= size
         self._dead += 1
         if self._dead > _FEW and 2 * self._dead > len(self._entries):

@@ -2,14 +2,14 @@
 
 How this works. `OutputFold` takes the IOPub messages of one request in order and keeps the outputs they add up
 to: adjacent text of one stream is one `Stream`, ``clear_output`` empties the list (at once, or when the next
-output comes), ``update_display_data`` replaces what carries its display id. The first half of the limit is the
-head and stays; once something did not fit there, all that follows goes to the tail. When head and tail exceed the
+output comes), ``update_display_data`` and what is shown under the same id again replace what carries that display id.
+The first half of the limit is the head and stays; once something did not fit there, all that follows goes to the tail. When head and tail exceed the
 limit, the tail forgets its oldest: so the middle is missing. A single output that is larger than what the tail has
 room for is cut itself, where it is text: an error, or text/plain.
 
 Each step takes time in proportion to what it brings, however much there is already. So what is taken out of the middle (a
 widget's outputs, when that is cleared) stays in its list as a dead entry until there are more of those than others; and an
-update is noted once for all outputs of its id, and reaches each when that is read.
+update is kept once for all outputs of its id, which have it when they are read.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ class OutputFold:
         "_limit",
         "_max_entries",
         "_tail",
-        "_time",
         "_valid",
         "_widget",
         "_widgets",
@@ -74,8 +73,6 @@ class OutputFold:
         # among the outputs, but clearing a widget clears nothing else.
         self._widget: str | None = None
         self._displays: dict[str, Display] = {}
-        # Counts what was shown under ids, and updates of it, to tell which came first.
-        self._time = 0
         # The outputs as they were last read, or are still; and how many of them, from the first, still hold.
         self._built: list[Output] = []
         self._valid = 0
@@ -158,6 +155,8 @@ class OutputFold:
         self._trim()
 
     def _add(self, output: DisplayData | ExecuteResult | ErrorOutput, size: int) -> None:
+        if not isinstance(output, ErrorOutput) and output.display_id is not None:
+            self._update(output.display_id, output.data, output.metadata, size)
         if self._head_open:
             if size <= self._half - self._head.size and len(self._head) < self._max_entries // 2:
                 self._push(self._head, output, size)
@@ -183,6 +182,12 @@ class OutputFold:
 
     def update(self, display_id: str, data: dict[str, Any], metadata: dict[str, Any], size: int) -> bool:
         """Replace the data of every output with this display id; False where there is none."""
+        if not self._update(display_id, data, metadata, size):
+            return False
+        self._changed()
+        return True
+
+    def _update(self, display_id: str, data: dict[str, Any], metadata: dict[str, Any], size: int) -> bool:
         display = self._displays.get(display_id)
         if display is None:
             return False
@@ -192,10 +197,8 @@ class OutputFold:
         else:
             self._head.size += head_growth
             self._tail.size += tail_growth
-            self._time += 1
-            display.update(data, metadata, size, self._time)
+            display.update(data, metadata, size)
         self._valid = 0
-        self._changed()
         return True
 
     def shows(self, display_id: str) -> bool:
@@ -216,13 +219,12 @@ class OutputFold:
     def _push(self, chain: Chain, output: DisplayData | ExecuteResult | ErrorOutput, size: int) -> None:
         entry = self._append(chain, size)
         entry.output = output
-        display_id = None if isinstance(output, ErrorOutput) else output.display_id
-        if display_id is not None:
-            display = self._displays.get(display_id)
-            if display is None:
-                display = self._displays[display_id] = Display()
-            self._time += 1
-            display.add(entry, self._time)
+        if isinstance(output, ErrorOutput) or output.display_id is None:
+            return
+        display = self._displays.get(output.display_id)
+        if display is None:
+            display = self._displays[output.display_id] = Display()
+        display.add(entry)
 
     def _append(self, chain: Chain, size: int) -> Entry:
         entry = Entry(size, tail=chain is self._tail, widget=self._widget)

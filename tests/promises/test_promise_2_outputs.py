@@ -79,9 +79,12 @@ print("instead")
 """)
     assert result.stdout == "instead\n"
     first = await kernel.execute("handle = display('old', display_id='d')")
-    other = await kernel.execute("display('old', display_id='d')")
+    other = await kernel.execute("display('old', display_id='d');")
     await kernel.execute("handle.update('new')")
     assert [r.outputs[0].data["text/plain"] for r in (first, other)] == ["'new'", "'new'"]
+    last = await kernel.execute("display('again', display_id='d'); display('at last', display_id='d');")
+    shown = [output.data["text/plain"] for r in (first, other, last) for output in r.outputs]
+    assert shown == ["'at last'"] * 4
 
 
 async def test_output_beyond_the_limit_is_dropped_from_the_middle_and_the_result_says_so():

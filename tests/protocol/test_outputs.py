@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 import tracemalloc
 
 import pytest
@@ -223,6 +224,66 @@ def test_an_update_reaches_every_request_that_shows_the_display():
     assert other.outputs == [shown("old", "other")]
 
 
+def test_what_is_shown_under_an_id_again_is_what_all_with_the_id_show():
+    displays, first, second = Displays(), OutputFold(LIMIT), OutputFold(LIMIT)
+    for text, fold in (("a", first), ("b", first), ("c", second)):
+        displays.show(shown(text, "id"), 1, fold)
+        displays.show(shown(text, "other" if fold is first else "another"), 1, fold)
+    result = ExecuteResult({"text/plain": "r"}, {}, 5, "id")
+    displays.show(result, 1, second)
+    new, other = shown("r", "id"), shown("b", "other")
+    assert first.outputs == [new, other, new, other]
+    assert second.outputs == [new, shown("c", "another"), result]
+
+
+def test_what_is_shown_again_comes_after_the_clear_that_waits_for_it():
+    displays, fold = Displays(), OutputFold(100)
+    displays.show(shown("a", "id"), 60, fold)
+    fold.clear(wait=True)
+    displays.show(shown("b", "id"), 90, fold)
+    assert (fold.outputs, fold.dropped) == ([shown("b", "id")], 0)
+
+
+def test_what_is_shown_again_and_has_no_room_in_all_places_leaves_what_was_there():
+    fold = OutputFold(100)
+    for number in range(3):
+        fold.add(shown(str(number), "id"), 10)
+    fold.add(shown("large", "id"), 40)
+    assert fold.outputs == [*[shown("2", "id")] * 3, shown("large", "id")]
+    assert fold.dropped == 40
+    fold.add(shown("small", "id"), 1)
+    assert fold.outputs == [shown("small", "id")] * 5
+
+
+def test_an_id_that_is_shown_often_takes_time_in_proportion():
+    def seconds(count):
+        displays, fold = Displays(), OutputFold(64 * LIMIT)
+        start = time.process_time()
+        for number in range(count):
+            displays.show(shown(str(number), "id"), 10, fold)
+        assert fold.outputs == [shown(str(count - 1), "id")] * count
+        return time.process_time() - start
+
+    assert min(seconds(30_000) for _ in range(3)) < 10 * max(0.002, min(seconds(7_500) for _ in range(3)))
+
+
+@pytest.mark.parametrize("way", ["update", "show"])
+def test_what_was_replaced_under_an_id_is_not_kept(way):
+    fold = OutputFold(LIMIT)
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            fold.add(DisplayData({"text/plain": "x" * (LIMIT // 10)}, {}, "id"), LIMIT // 10)
+            if way == "update":
+                fold.update("id", {"text/plain": "small"}, {}, 10)
+            else:
+                fold.add(shown("small", "id"), 10)
+        assert tracemalloc.get_traced_memory()[0] < 2 * LIMIT
+    finally:
+        tracemalloc.stop()
+    assert fold.outputs[-1] == shown("small", "id")
+
+
 @pytest.mark.parametrize("transient", [None, {}, {"display_id": None}, {"display_id": "unknown"}])
 def test_an_update_of_nothing_that_is_shown_is_passed_over(transient):
     displays, fold = Displays(), fold_of(shown("old", "id"), shown("old"))
@@ -328,6 +389,7 @@ def sized(kind, size, display_id):
 display_ids = st.sampled_from([None, "a", "b"])
 streams = st.builds(Stream, names, texts)
 others = st.builds(sized, st.sampled_from([DisplayData, ExecuteResult]), st.integers(1, 60), display_ids)
+kept = st.builds(sized, st.sampled_from([DisplayData, ExecuteResult]), st.integers(1, 60), st.none())
 outputs = streams | others  # which have no text: those that do are cut, see below
 clears = st.builds(lambda wait: ("clear", wait), st.booleans())
 updates = st.builds(lambda display_id, size: ("update", display_id, size), st.sampled_from("ab"), st.integers(1, 130))
@@ -364,7 +426,7 @@ def test_whatever_comes_no_more_than_the_limit_is_kept(steps, limit):
         assert set(fold._displays) == {getattr(output, "display_id", None) for output in fold.outputs} - {None}
 
 
-@given(st.lists(outputs | clears, max_size=40), st.integers(0, 150))
+@given(st.lists(streams | kept | clears, max_size=40), st.integers(0, 150))  # nothing replaces another
 @example([sized(DisplayData, 60, None)], 100)
 @example([sized(DisplayData, 101, None), sized(DisplayData, 10, None)], 100)
 @example([Stream("stdout", "x" * 50), Stream("stderr", "x" * 50)], 100)
