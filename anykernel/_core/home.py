@@ -73,17 +73,17 @@ class Home:
     def _refusal(self) -> UnsupportedError:
         if self.is_in_another_process:
             return UnsupportedError(
-                "kernels can be used only in the process that opened them, not in a forked child; "
+                "kernels, pools and servers can be used only in the process that opened them, not in a forked child; "
                 "the child may open kernels of its own, or use `connect_kernel`"
             )
         if get_ident() != self.thread:
             return UnsupportedError(
-                "kernels can be used only in the thread whose event loop opened them; from another thread, "
-                "call them by `anyio.from_thread.run` or a portal"
+                "kernels, pools and servers can be used only in the thread whose event loop opened them; from another "
+                "thread, call them by `anyio.from_thread.run` or a portal"
             )
         return UnsupportedError(
-            "kernels can be used only in the event loop that opened them, and this is another one (or none), in the same "
-            "thread: open them where they are used, or run both in one event loop; docs/recipes.md shows how"
+            "kernels, pools and servers can be used only in the event loop that opened them, and this is another one (or "
+            "none), in the same thread: open them where they are used, or run both in one event loop; docs/recipes.md shows how"
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 import httpx2
 
+from .._core import Home
 from .._protocol import V1, ServerError
 from .._transports import WebSocket
 from .address import Address, check_token
@@ -35,7 +36,7 @@ _BODY_LIMIT = 64 * 2**20
 class Http:
     """One server, as HTTP reaches it; made by `open_http`.
 
-    Requests raise `ServerAuthError` and `ServerError` only.
+    Requests raise `ServerAuthError` and `ServerError` only; and `UnsupportedError` in another event loop than it was made in.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Http:
         self.address = address
         self.timeout = timeout
         """Seconds that each answer may take."""
+        self._home = Home()
         self._client = client
         self._source = token
         self._headers = dict(headers)
@@ -84,6 +86,7 @@ class Http:
             ServerAuthError: we are not known, or not allowed.
             ServerError: any other answer; or there was none.
         """
+        self._home.check()
         where = address or self.address
         for last in (False, True):
             token = await self._current_token()
@@ -102,6 +105,7 @@ class Http:
             ServerError: it was refused, or there was no answer. (None within two minutes: servers wait for a kernel to
                 say what it is.)
         """
+        self._home.check()
         opened: WebSocket | Answer
         for last in (False, True):
             token = await self._current_token()

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import anyio
+import anyio.to_thread
 import pytest
 
 import anykernel
@@ -83,6 +84,24 @@ async def test_what_a_server_has_is_told(jupyter, server):
         with pytest.raises(UnsupportedError, match="id"):
             kernel.connection
     assert kernel.id not in jupyter.kernels()
+
+
+async def test_a_server_of_another_event_loop_cannot_be_used(jupyter, server):
+    before = jupyter.kernels()
+
+    async def use():
+        with anyio.fail_after(5):
+            for call in (server.kernelspecs, server.kernels, lambda: server.shutdown_kernel("any")):
+                with pytest.raises(UnsupportedError, match="from_thread"):
+                    await call()
+            for block in (server.open_kernel(), server.connect_kernel("any")):
+                with pytest.raises(UnsupportedError, match="from_thread"):
+                    async with block:
+                        pytest.fail("it must not be opened")
+
+    await anyio.to_thread.run_sync(anyio.run, use)
+    assert jupyter.kernels() == before
+    assert await server.kernelspecs()
 
 
 async def test_a_wrong_or_missing_token_is_told_without_the_token(jupyter):

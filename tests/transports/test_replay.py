@@ -8,6 +8,7 @@ import random
 import sys
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from anykernel import (
@@ -17,6 +18,7 @@ from anykernel import (
     Message,
     ReplayError,
     StdinError,
+    UnsupportedError,
     open_kernel,
     replay_kernel,
 )
@@ -119,6 +121,21 @@ async def test_what_the_client_sent_meanwhile_keeps_its_place(recording, monkeyp
         assert cell.state == "running"
         await kernel.request("debug_request", {"command": "x"}, channel="control")
         assert (await cell.wait()).text == "12"
+
+
+async def test_a_replay_of_another_event_loop_cannot_be_used(recording):
+    recording.cell("cell")
+    recording.line("closed")
+    async with replay_kernel(recording.path) as kernel:
+
+        async def use():
+            with anyio.fail_after(5):
+                for call in (lambda: kernel.execute("cell"), kernel.interrupt, kernel.restart, kernel.shutdown):
+                    with pytest.raises(UnsupportedError, match="from_thread"):
+                        await call()
+
+        await anyio.to_thread.run_sync(anyio.run, use)
+        assert (await kernel.execute("cell")).text == "cell\n"
 
 
 async def test_what_the_client_does_not_send_meanwhile_is_not_waited_for_long(recording):
