@@ -30,6 +30,7 @@ def ask(*arguments):
     return run.stdout
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_question_is_answered_for_every_row(question, tmp_path):
     path = tmp_path / "results.json"

@@ -21,6 +21,8 @@ from anykernel._transports import websocket
 from .proxy import proxied
 from .servers import TOKEN, jupyter_server
 
+pytestmark = pytest.mark.heavy
+
 # Seconds within which the end of a kernel must be known.
 KNOWN_WITHIN = 3.5
 # Code that prints numbers and takes its time.

@@ -233,6 +233,7 @@ async def test_options_that_cannot_be_used_start_nothing(jupyter, server, option
     assert jupyter.kernels() == before
 
 
+@pytest.mark.heavy
 async def test_a_kernel_that_cannot_start_is_told_long_before_the_server_says_so(jupyter, server, tmp_path):
     # (`path` makes no difference to it; what keeps it from starting is what it is told to run.)
     directory = jupyter.log.parent / "kernels" / "dies"
