@@ -3,7 +3,7 @@
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-from ._core import ByteBoundedStream, Comm, Execution, Kernel, KernelEvent, OnOutput, StdinHandler, Subshell
+from ._core import ByteBoundedStream, Comm, Execution, Kernel, KernelEvent, OnOutput, StdinHandler, Subshell, Widgets
 from ._late import late
 from ._open import connect_kernel, kernelspecs, open_kernel, replay_kernel
 from ._protocol import (
@@ -49,6 +49,7 @@ from ._protocol import (
     Stream,
     UnsupportedError,
     UsageReply,
+    Widget,
 )
 from ._version import __version__
 
@@ -103,6 +104,8 @@ __all__ = [
     "Subshell",
     "UnsupportedError",
     "UsageReply",
+    "Widget",
+    "Widgets",
     "__version__",
     "compare_notebooks",
     "connect_kernel",

@@ -23,6 +23,7 @@ from .streams import ByteBoundedStream
 from .subshell import Subshell
 from .tasks import Signal, open_task_group
 from .transport import Receiver, Transport
+from .widgets import Widgets
 
 __all__ = [
     "ByteBoundedStream",
@@ -42,6 +43,7 @@ __all__ = [
     "StdinHandler",
     "Subshell",
     "Transport",
+    "Widgets",
     "Witness",
     "ask",
     "block",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from .._protocol import Displays
+from .._protocol import Captures, Displays
 from .budget import Budget
 from .home import Home
 from .tasks import StartSoon
@@ -47,12 +47,13 @@ class Breakpoints(Protocol):
 class Context:
     """One for each shell, made with it."""
 
-    __slots__ = ("breakpoints", "displays", "home", "interrupt", "limits", "start_soon")
+    __slots__ = ("breakpoints", "captures", "displays", "home", "interrupt", "limits", "start_soon")
 
     def __init__(
         self,
         limits: Limits,
         displays: Displays,
+        captures: Captures,
         home: Home,
         start_soon: StartSoon,
         interrupt: Callable[[], Awaitable[None]],
@@ -61,6 +62,8 @@ class Context:
         self.limits = limits
         self.displays = displays
         """The kernel's, of all its shells."""
+        self.captures = captures
+        """Likewise."""
         self.home = home
         """Where the kernel may be used."""
         self.start_soon = start_soon

@@ -46,7 +46,9 @@ class Executor:
     def __init__(self, link: Link, lifecycle: Lifecycle) -> None:
         self.link = link
         self.lifecycle = lifecycle
-        self.context = Context(link.limits, link.displays, link.home, link.start_soon, self.interrupt, self._debugger)
+        self.context = Context(
+            link.limits, link.displays, link.captures, link.home, link.start_soon, self.interrupt, self._debugger
+        )
 
     @property
     def connection(self) -> Connection | None:

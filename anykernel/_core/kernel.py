@@ -32,6 +32,7 @@ from .link import Link
 from .shell import Shell
 from .streams import ByteBoundedStream
 from .subshell import SUBSHELLS, Subshell, open_subshell
+from .widgets import Widgets, follow_widgets
 
 __all__ = ["Kernel"]
 
@@ -126,6 +127,21 @@ class Kernel(Shell):
                 yield stream
         finally:
             self._comm_targets.discard(target)
+
+    @block
+    async def widgets(self) -> AsyncIterator[Widgets]:
+        """Follow the kernel's widgets (ipywidgets' and others') from now on: ``async with kernel.widgets() as widgets``.
+
+        What a front end would know of them, while their code runs and after it: state, buffers, what `Output` widgets capture,
+        and what was closed is gone. It is up to date as soon as an execution has settled. As a front end does, it tells the
+        kernel what `Output` widgets captured of this client's executions, when each is done. A restart ends all widgets; after
+        the block, or the kernel's death, they can still be looked at.
+
+        Raises:
+            KernelDiedError, ConnectionClosedError: the kernel went away.
+        """
+        async with follow_widgets(self._link) as widgets:
+            yield widgets
 
     async def debug(self, command: str, arguments: Mapping[str, Any] | None = None) -> DebugReply:
         """Give the kernel's debugger a command of the Debug Adapter Protocol, and wait for its answer.

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.lowlevel
 
-from .._protocol import Displays, Message
+from .._protocol import COMM_TYPES, Captures, Displays, Message
 from .connection import Connection
 from .context import Limits
 from .events import Events
@@ -37,6 +37,7 @@ class Link:
         """Where the kernel may be used."""
         self.limits = limits
         self.displays = Displays()
+        self.captures = Captures()
         self.events = Events()
         self.connection: Connection | None = None
         """None while the kernel starts or restarts; an ended one stays, to refuse calls with its reason."""
@@ -53,6 +54,8 @@ class Link:
 
     def attach(self, connection: Connection) -> None:
         """Go on with a new connection."""
+        if connection is not self.last:
+            self.captures.clear()  # they were the old process's
         self.connection = self.last = connection
         self._attached.set()
 
@@ -84,6 +87,8 @@ class Link:
     def on_iopub(self, message: Message, request: Request | None) -> None:
         """Take what was published, and by which of our requests under way it was caused."""
         msg_type = message.msg_type
+        if msg_type in COMM_TYPES:
+            self.captures.take(message)
         if self._subscribers:
             for wanted in (None, msg_type):
                 for stream, convert in self._subscribers.get(wanted, {}).items():
@@ -99,7 +104,7 @@ class Link:
             if self.connection is not None:
                 self.connection.debugger.on_event(message.content)
         elif request is None and message.parent_id is not None:
-            self.displays.show_late(message)
+            self.displays.show_late(message, self.captures.by(message.parent_id))
 
     # For the shells.
 

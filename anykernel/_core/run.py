@@ -246,7 +246,7 @@ class Run(Request):
         self._show(output, message.weight, message.left_out)
 
     def _show(self, output: Output, size: int, left_out: str | None = None) -> None:
-        self.context.displays.show(output, size, self.fold, left_out)
+        self.context.displays.show(output, size, self.fold, self.context.captures.by(self.msg_id), left_out)
         self._send(output, size)
 
     def _take_update(self, message: Message) -> None:
@@ -263,10 +263,7 @@ class Run(Request):
         self._audience.add(stream)
 
     def _take_clear(self, message: Message) -> None:
-        self.fold.clear(wait=bool(message.content.get("wait")))
-
-    def _take_capture(self, message: Message) -> None:
-        self.fold.capture(self.msg_id, message.content)
+        self.fold.clear(self.context.captures.by(self.msg_id), wait=bool(message.content.get("wait")))
 
     def _take_input(self, message: Message) -> None:
         count = message.content.get("execution_count")
@@ -383,7 +380,6 @@ class Run(Request):
         **dict.fromkeys(OUTPUT_TYPES, _take_output),
         "update_display_data": _take_update,
         "clear_output": _take_clear,
-        "comm_msg": _take_capture,
         "execute_input": _take_input,
         "status": _take_status,
     }

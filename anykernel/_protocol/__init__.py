@@ -66,9 +66,11 @@ from .result import (
 )
 from .source import SEPARATOR, served_source
 from .values import MAIL, MISSING, CannotTravelError, decode, describe, encode
+from .widgets import COMM_TYPES, Captures, Widget, WidgetModels
 from .wire import BadMessageError, Codec, encode_buffers, encode_parts, loads
 
 __all__ = [
+    "COMM_TYPES",
     "END_OF_INPUT",
     "MAIL",
     "MISSING",
@@ -79,6 +81,7 @@ __all__ = [
     "ArgumentError",
     "BadMessageError",
     "CannotTravelError",
+    "Captures",
     "CellError",
     "Codec",
     "CommClosedError",
@@ -126,6 +129,8 @@ __all__ = [
     "Stream",
     "UnsupportedError",
     "UsageReply",
+    "Widget",
+    "WidgetModels",
     "as_buffers",
     "as_dict",
     "as_integer",

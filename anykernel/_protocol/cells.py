@@ -8,7 +8,7 @@ from typing import Any
 
 from .outputs import ErrorOutput, ExecuteResult, Output, Stream
 
-__all__ = ["to_nbformat"]
+__all__ = ["to_nbformat", "valid_json"]
 
 
 def to_nbformat(output: Output) -> dict[str, Any]:
@@ -23,18 +23,18 @@ def to_nbformat(output: Output) -> dict[str, Any]:
         }
     bundle = {
         # Only JSON types may hold anything but text; what breaks that is written as its JSON.
-        _valid(mime): _valid_json(value)
+        _valid(mime): valid_json(value)
         if isinstance(value, str) or re.fullmatch(r"application/(.*\+)?json", mime)
         else _json_text(value)
         for mime, value in output.data.items()
     }
-    fields: dict[str, Any] = {"data": bundle, "metadata": _valid_json(output.metadata)}
+    fields: dict[str, Any] = {"data": bundle, "metadata": valid_json(output.metadata)}
     if isinstance(output, ExecuteResult):
         return {"output_type": "execute_result", "execution_count": output.execution_count, **fields}
     return {"output_type": "display_data", **fields}
 
 
-def _valid_json(value: Any) -> Any:
+def valid_json(value: Any) -> Any:
     """The value with valid text: by a loop, as it may be nested more deeply than functions may call themselves."""
     result: list[Any] = [value]
     # Lists and dicts whose places are to be filled with copies.

@@ -26,9 +26,9 @@ class Displays:
         self._prune_at = 64
         self._settled: weakref.WeakValueDictionary[str, OutputFold] = weakref.WeakValueDictionary()
 
-    def show(self, output: Output, size: int, fold: OutputFold, left_out: str | None = None) -> None:
-        """Add an output of ``size`` bytes to a fold; what its id has shown so far, in any, shows the same."""
-        fold.add(output, size)
+    def show(self, output: Output, size: int, fold: OutputFold, widget: str | None, left_out: str | None = None) -> None:
+        """Add an output of ``size`` bytes, which this widget captures, to a fold; what its id showed in any shows the same."""
+        fold.add(output, size, widget)
         if isinstance(output, DisplayData | ExecuteResult) and output.display_id is not None:
             self._update(output, size, left_out, but=fold)
             self.add(output.display_id, fold)
@@ -37,19 +37,19 @@ class Displays:
         """A request has settled; what it still puts out, in threads and tasks, is for `show_late`."""
         self._settled[msg_id] = fold
 
-    def show_late(self, message: Message) -> None:
-        """Add an output to the fold of the settled request that it names, or clear that."""
+    def show_late(self, message: Message, widget: str | None) -> None:
+        """Add an output, which this widget captures, to the fold of the settled request that it names, or clear that."""
         fold = self._settled.get(message.parent_id or "")
         if fold is None:
             return
         if message.msg_type in OUTPUT_TYPES:
             output = parse_output(message.msg_type, message.content, message.left_out)
             size = message.weight
-            self.show(output, size, fold, message.left_out)
+            self.show(output, size, fold, widget, message.left_out)
             if message.left_out is not None:
                 fold.dropped += size
         elif message.msg_type == "clear_output":
-            fold.clear(wait=bool(message.content.get("wait")))
+            fold.clear(widget, wait=bool(message.content.get("wait")))
 
     def add(self, display_id: str, fold: OutputFold) -> None:
         known = self._folds.get(display_id)

@@ -15,7 +15,8 @@ update is kept once for all outputs of its id, which have it when they are read.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import groupby
 from typing import Any
 
 from .cutting import boundary, shortened, to_utf8
@@ -34,6 +35,8 @@ _LARGE = 2**16
 _NO_TAIL = Chain(deque())
 _NO_WIDGETS: dict[str, dict[Entry, None]] = {}
 _NONE_PENDING: set[str | None] = set()
+# Bytes that an output takes besides its text or data, about.
+_ENTRY = 256
 
 
 class OutputFold:
@@ -68,8 +71,8 @@ class OutputFold:
         self._limit = limit
         self._half = limit // 2
         self._max_entries = 128 + limit // 512
-        # The `Output` widget (its comm's id) that captures what comes, and which widgets, or the whole (None), are to be
-        # cleared when their next output comes. In a notebook a widget shows what it captured; here it is in its place
+        # The `Output` widget (its comm's id) that captures what is being added, and which widgets, or the whole (None), are to
+        # be cleared when their next output comes. In a notebook a widget shows what it captured; here it is in its place
         # among the outputs, but clearing a widget clears nothing else.
         self._widget: str | None = None
         self._displays: dict[str, Display] = {}
@@ -92,9 +95,8 @@ class OutputFold:
         self.dropped = 0
         """Bytes that the limit cost."""
 
-    def clear(self, *, wait: bool = False) -> None:
-        """Forget all outputs, or those of the widget that captures them: now, or (``wait``) when the next one comes."""
-        widget = self._widget
+    def clear(self, widget: str | None = None, *, wait: bool = False) -> None:
+        """Forget all outputs, or those that a widget captured: now, or (``wait``) when the next one comes."""
         if not wait:
             self._clear(widget)
             self._changed()
@@ -109,17 +111,11 @@ class OutputFold:
         for entry in self._widgets.get(widget, {}).copy():
             self._remove(entry)
 
-    def capture(self, msg_id: str, content: dict[str, Any]) -> None:
-        """Take a ``comm_msg``: an `Output` widget of ipywidgets tells by its state which request's output is its own."""
-        data = content.get("data")
-        state = data.get("state") if isinstance(data, dict) else None
-        if isinstance(state, dict) and isinstance(state.get("msg_id"), str):
-            self._widget = str(content.get("comm_id")) if state["msg_id"] == msg_id else None
-
-    def add(self, output: Output, size: int) -> None:
-        """Append one output of ``size`` bytes."""
-        if self._clear_pending and self._widget in self._clear_pending:
-            self._clear(self._widget)
+    def add(self, output: Output, size: int, widget: str | None = None) -> None:
+        """Append one output of ``size`` bytes, which this widget captures."""
+        self._widget = widget
+        if self._clear_pending and widget in self._clear_pending:
+            self._clear(widget)
         if not isinstance(output, Stream):
             self._add(output, size)
         elif len(output.text) <= _STEP:
@@ -288,6 +284,34 @@ class OutputFold:
         return self._cache
 
     @property
+    def size(self) -> int:
+        """What it takes in memory, in bytes, about."""
+        return self._head.size + self._tail.size + _ENTRY * (len(self._head) + len(self._tail))
+
+    def uncaptured(self) -> tuple[list[Output], int | None]:
+        """The outputs that no widget captured, and the `gap` among them."""
+        if not self._widgets:
+            return self.outputs, self.gap
+        head, tail = (
+            _joined(entry.folded() for entry in chain.last(len(chain)) if entry.widget is None)
+            for chain in (self._head, self._tail)
+        )
+        if self._gap:
+            return [*head, *tail], len(head)
+        return _joined([*head, *tail]), None
+
+    @property
     def gap(self) -> int | None:
         """Index in ``outputs`` before which the limit dropped something."""
         return len(self._head) if self._gap else None
+
+
+def _joined(outputs: Iterable[Output]) -> list[Output]:
+    """Outputs, with adjacent text of one stream joined."""
+    joined: list[Output] = []
+    for name, group in groupby(outputs, lambda output: output.name if isinstance(output, Stream) else None):
+        if name is None:
+            joined += group
+        else:
+            joined.append(Stream(name, "".join(output.text for output in group)))
+    return joined

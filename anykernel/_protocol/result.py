@@ -273,15 +273,21 @@ class Result:
             raise failure
         return self
 
-    def to_nbformat(self) -> list[dict[str, Any]]:
+    def to_nbformat(self, *, captured: bool = True) -> list[dict[str, Any]]:
         """The outputs as the ``outputs`` of a notebook's code cell (nbformat 4).
 
         Plain dicts: ``nbformat.from_dict`` makes a whole notebook's nodes of them. Where the limit dropped outputs, there
         is one on stderr that says so.
+
+        Args:
+            captured: with what `Output` widgets captured. A notebook that keeps the state of its widgets (`Kernel.widgets`)
+                has that there.
         """
-        outputs = [to_nbformat(output) for output in self._record.fold.outputs]
-        if self._record.fold.gap is not None:
-            outputs.insert(self._record.fold.gap, to_nbformat(Stream("stderr", self._left_out)))
+        fold = self._record.fold
+        shown, gap = (fold.outputs, fold.gap) if captured else fold.uncaptured()
+        outputs = [to_nbformat(output) for output in shown]
+        if gap is not None:
+            outputs.insert(gap, to_nbformat(Stream("stderr", self._left_out)))
         return outputs
 
     @property

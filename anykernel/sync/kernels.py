@@ -28,6 +28,7 @@ from .. import (
     Result,
     StdinHandler,
     UsageReply,
+    Widgets,
 )
 from .shells import Shell, Subshell
 from .streams import Comm, CommStream, Stream
@@ -60,6 +61,9 @@ class Kernel(Shell):
 
     def comms(self, target: str) -> Block[CommStream]:
         return Block(lambda: self._portal, lambda: self._inner.comms(target), CommStream)
+
+    def widgets(self) -> Block[Widgets]:
+        return Block(lambda: self._portal, lambda: self._inner.widgets(), as_it_is)
 
     def debug(self, command: str, arguments: Mapping[str, Any] | None = None) -> DebugReply:
         result: DebugReply = self._portal.call(lambda _: self._inner.debug(command, arguments))

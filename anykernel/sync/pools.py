@@ -28,6 +28,7 @@ from .. import (
     Result,
     StdinHandler,
     UsageReply,
+    Widgets,
 )
 from ..pool import PoolStatistics
 from .kernels import Kernel

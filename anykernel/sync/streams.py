@@ -28,6 +28,7 @@ from .. import (
     Result,
     StdinHandler,
     UsageReply,
+    Widgets,
 )
 from .twins import Block, Iteration, Twin, as_it_is
 

@@ -501,32 +501,32 @@ def test_text_that_is_displayed_is_cut_and_what_is_no_text_is_left_out(kind):
     assert fold.outputs == [before]
 
 
-def capture(comm_id, msg_id):
-    return {"comm_id": comm_id, "data": {"method": "update", "state": {"msg_id": msg_id}}}
-
-
 def test_what_clears_a_widget_clears_only_what_that_widget_captured():
     fold = fold_of(out("header\n"))
     for number in range(3):
-        fold.capture("me", capture("one", "me"))
-        fold.clear(wait=True)
-        fold.add(out(f"one {number}\n"), 10)
-        fold.add(shown("x", "shown in it"), 10)
-        fold.capture("me", capture("one", ""))
+        fold.clear("one", wait=True)
+        fold.add(out(f"one {number}\n"), 10, "one")
+        fold.add(shown("x", "shown in it"), 10, "one")
         fold.add(out(f"mine {number}\n"), 10)
-        fold.capture("me", capture("two", "me"))
-        fold.clear()
-        fold.add(out(f"two {number}\n"), 10)
-        fold.capture("me", capture("two", ""))
+        fold.clear("two")
+        fold.add(out(f"two {number}\n"), 10, "two")
     texts = [output.text for output in fold.outputs]
     assert "".join(texts) == "header\nmine 0\nmine 1\none 2\nxmine 2\ntwo 2\n"
+    assert fold.uncaptured() == ([out("header\nmine 0\nmine 1\nmine 2\n")], None)
     assert set(fold._displays) == {"shown in it"}
-    fold.capture("me", capture("one", "another cell's"))  # what that puts out is none of ours
     fold.clear()
     assert fold.outputs == []
     assert not fold._displays
-    for malformed in ({}, {"data": 5}, {"data": {"state": 5}}, {"data": {"state": {"msg_id": 5}}}):
-        fold.capture("me", malformed)
+
+
+def test_the_gap_stands_among_what_no_widget_captured():
+    fold = fold_of(out("a" * 40), shown("b"), limit=100)
+    for _ in range(20):
+        fold.add(out("c" * 9 + "\n"), 10, "one")
+        fold.add(out("d" * 9 + "\n"), 10)
+    (head, display, tail), gap = fold.uncaptured()
+    assert (head, display, gap) == (out("a" * 40), shown("b"), 2)
+    assert set(tail.text) == {"d", "\n"}
 
 
 def test_an_update_that_does_not_fit_leaves_the_old_data_and_says_that_something_is_missing():

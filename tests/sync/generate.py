@@ -49,6 +49,7 @@ from .. import (
     Result,
     StdinHandler,
     UsageReply,
+    Widgets,
 )
 {imports}from .twins import Block, Iteration, Twin, as_it_is
 
@@ -152,6 +153,8 @@ def method(name, value):
         if returns == "None":
             return f"    def {shown}({heading}) -> None:\n        {made}\n"
         return f"    def {shown}({heading}) -> {returns}:\n        result: {returns} = {made}\n        return result\n"
+    if name == "widgets":  # which wait for nothing
+        return f"    def widgets({heading}) -> Block[Widgets]:\n        return Block(lambda: self._portal, lambda: self._inner.widgets(), as_it_is)\n"
     if name in GIVEN:
         given = GIVEN[name]
         return f"    def {shown}({heading}) -> Block[{given}]:\n        return Block(lambda: self._portal, lambda: self._inner.{name}({call}), {given})\n"
