@@ -168,7 +168,8 @@ class Widget:
             self._state[key] = value
             self._take(key, _KEY + len(key) + weigh(value))
         fresh = set(state)
-        for path, buffer in zip(paths if isinstance(paths, list) else (), buffers, strict=False):
+        places: list[Any] = paths if isinstance(paths, list) else []
+        for path, buffer in zip(places, buffers, strict=False):
             if not (isinstance(path, list) and path and all(type(step) in (str, int) for step in path)):
                 continue
             key = str(path[0])
@@ -244,8 +245,8 @@ class WidgetModels:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._models: OrderedDict[str, Widget] = OrderedDict()  # those that changed last are the last
-        self._sizes: dict[str, int] = {}
+        self._models: dict[str, Widget] = {}
+        self._sizes: OrderedDict[str, int] = OrderedDict()  # those that changed last are the last
         self._size = 0
         self.dropped = 0
         """How many models were given up for want of room."""
@@ -255,7 +256,7 @@ class WidgetModels:
         return self._models.get(model_id.removeprefix(_REFERENCE))
 
     def all(self) -> list[Widget]:
-        """Those that there are now."""
+        """Those that there are now, in the order in which they were opened."""
         return list(self._models.values())
 
     def saved(self) -> dict[str, Any]:
@@ -303,11 +304,11 @@ class WidgetModels:
         size = self._models[comm_id].size
         self._size += size - self._sizes.get(comm_id, 0)
         self._sizes[comm_id] = size
-        self._models.move_to_end(comm_id)
+        self._sizes.move_to_end(comm_id)
         if self._models[comm_id].state_size > self._limit:
             self._drop(comm_id)
         while self._size > 2 * self._limit:
-            self._drop(next(iter(self._models)))
+            self._drop(next(iter(self._sizes)))
 
     def _drop(self, comm_id: str) -> None:
         self._remove(comm_id)

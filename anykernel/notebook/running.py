@@ -3,7 +3,8 @@
 How this works. The notebook is read into a copy, which is all that is ever changed. Whatever the caller got wrong is found
 before a kernel starts. Then each code cell is an execution whose outputs are written into the copy, and the copy into the
 output file: after each cell, once a second while one puts out, and at any end, by plain calls that nothing can cancel.
-Displays that later cells update are written anew at the end.
+Displays that later cells update are written anew at the end. What `Output` widgets capture is in the state of the widgets,
+which the notebook's metadata keep, and not among the outputs of the cell.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .parameters import convert, find_parameters, inject
 from .reading import describe_source, is_url, read_notebook
 from .report import CellEvent, CellReport, NotebookReport, has_tag
 from .saving import Saver, open_saver
+from .widgets import WidgetKeeper
 
 __all__ = ["run_notebook"]
 
@@ -208,6 +210,7 @@ class _Run:
         self._allow_errors = allow_errors
         self._on_cell = on_cell
         self._stdin = stdin
+        self._keeper = WidgetKeeper(report.notebook)
 
     def note_kernel(self, kernel: Kernel) -> None:
         """Keep what the kernel says of its language, as front ends do."""
@@ -217,12 +220,14 @@ class _Run:
 
     async def all(self, kernel: Kernel) -> None:
         """Run the cells, until one ends the run."""
-        for entry in self._report.cells:
-            if entry.status == "not run" and not await self._one(kernel, entry):
-                break
+        async with kernel.widgets() as self._keeper.widgets:
+            for entry in self._report.cells:
+                if entry.status == "not run" and not await self._one(kernel, entry):
+                    break
 
     def finish(self) -> None:
         """Write all once more: displays may have changed after their cell, and one may have been under way."""
+        self._keeper.write()
         for entry in self._report.cells:
             _write(entry)
             if entry.result is not None and entry.status == "not run":
@@ -267,8 +272,7 @@ class _Run:
 
         def on_output(_: Output) -> None:
             if self._saver.is_due():
-                _write(entry)
-                self._saver.save()
+                self._save(entry)
 
         async with kernel.stream(
             entry.cell.source, timeout=timeout, stdin=self._stdin, metadata=metadata, on_output=on_output
@@ -276,9 +280,13 @@ class _Run:
             entry.result = execution.result
             return await execution.wait()
 
-    async def _end(self, entry: CellReport) -> None:
+    def _save(self, entry: CellReport) -> None:
         _write(entry)
+        self._keeper.write()
         self._saver.save()
+
+    async def _end(self, entry: CellReport) -> None:
+        self._save(entry)
         await self._tell("finished", entry)
 
     async def _tell(self, kind: Any, entry: CellReport) -> None:
@@ -318,7 +326,7 @@ def _write(entry: CellReport) -> None:
 
 
 def _outputs_of(result: Result) -> list[NotebookNode]:
-    outputs: Any = [nbformat.from_dict(output) for output in result.to_nbformat()]
+    outputs: Any = [nbformat.from_dict(output) for output in result.to_nbformat(captured=False)]
     return outputs  # type: ignore[no-any-return]
 
 

@@ -55,7 +55,7 @@ def test_models_are_opened_changed_and_closed():
         opened("none", target="other"),
         message("comm_close", {"comm_id": "c"}),
     )
-    assert [widget.model_id for widget in models.all()] == ["b", "a"]
+    assert [widget.model_id for widget in models.all()] == ["a", "b"]
     assert models.get(models.get("b").state["children"][0]).state["value"] == 3
     saved = models.saved()
     assert saved["state"]["a"] == {
