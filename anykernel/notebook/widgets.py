@@ -32,11 +32,12 @@ class WidgetKeeper:
 
     def write(self) -> None:
         """Write it, where there are any widgets."""
-        state = (
-            self.widgets.state() if self.widgets is not None else {"version_major": 2, "version_minor": 0, "state": {}}
-        )
-        state["state"] = {**self._earlier, **state["state"]}
-        if state["state"]:
+        models: dict[str, Any] = {
+            **self._earlier,
+            **(self.widgets.state()["state"] if self.widgets is not None else {}),
+        }
+        if models:
+            state = {"state": models, "version_major": 2, "version_minor": 0}
             self._metadata.setdefault("widgets", NotebookNode())[WIDGET_STATE] = nbformat.from_dict(state)
         elif WIDGET_STATE in self._metadata.get("widgets", {}):
             del self._metadata["widgets"][WIDGET_STATE]
