@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio.lowlevel
 
@@ -39,6 +40,12 @@ class Execution:
     def state(self) -> State:
         """``"queued"`` here, ``"sent"`` to the kernel, ``"running"`` there, or ``"settled"``."""
         return self._run.state
+
+    def _repr_mimebundle_(
+        self, include: object = None, exclude: object = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a notebook shows where this is a cell's value: the outputs so far, as `Result` shows them."""
+        return self._run.result._repr_mimebundle_(include, exclude)
 
     def __repr__(self) -> str:
         return f"<Execution {self.state} {self.msg_id}>"

@@ -291,7 +291,7 @@ class OutputFold:
     def uncaptured(self) -> tuple[list[Output], int | None]:
         """The outputs that no widget captured, and the `gap` among them."""
         if not self._widgets:
-            return self.outputs, self.gap
+            return self.outputs.copy(), self.gap
         head, tail = (
             _joined(entry.folded() for entry in chain.last(len(chain)) if entry.widget is None)
             for chain in (self._head, self._tail)

@@ -16,6 +16,7 @@ from .fold import OutputFold
 from .images import Image, image_of
 from .outputs import DisplayData, ErrorOutput, ExecuteResult, Output, Stream, error_output, error_text
 from .reading import Reading, left_out, read, shorten
+from .showing import as_bundle
 from .text import printable, terminal_text
 
 __all__ = [
@@ -283,11 +284,25 @@ class Result:
             captured: with what `Output` widgets captured. A notebook that keeps the state of its widgets (`Kernel.widgets`)
                 has that there.
         """
+        return [to_nbformat(output) for output in self._noted(captured=captured)]
+
+    def _repr_mimebundle_(
+        self,
+        include: object = None,  # noqa: ARG002 - who asks leaves out what it does not want
+        exclude: object = None,  # noqa: ARG002
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a notebook shows where this is a cell's value: the outputs, as its own kernel's would be.
+
+        Widgets are shown by their text: a front end cannot reach those of another kernel.
+        """
+        return as_bundle(self._noted(captured=True), self.text)
+
+    def _noted(self, *, captured: bool) -> list[Output]:
+        """The outputs, with a note where some are missing."""
         fold = self._record.fold
-        shown, gap = (fold.outputs, fold.gap) if captured else fold.uncaptured()
-        outputs = [to_nbformat(output) for output in shown]
+        outputs, gap = (fold.outputs.copy(), fold.gap) if captured else fold.uncaptured()
         if gap is not None:
-            outputs.insert(gap, to_nbformat(Stream("stderr", self._left_out)))
+            outputs.insert(gap, Stream("stderr", self._left_out))
         return outputs
 
     @property

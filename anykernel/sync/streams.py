@@ -161,6 +161,12 @@ class Execution(Twin):
         value: Literal["queued", "sent", "running", "settled"] = self._inner.state
         return value
 
+    def _repr_mimebundle_(
+        self, include: object = None, exclude: object = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        result: tuple[dict[str, Any], dict[str, Any]] = self._inner._repr_mimebundle_(include, exclude)
+        return result
+
     def wait(self) -> Result:
         result: Result = self._portal.call(lambda _: self._inner.wait())
         return result

@@ -225,3 +225,20 @@ async def test_a_progress_bar_looks_as_on_a_terminal(kernel):
     assert first.startswith("work: 100%|")
     assert "50/50" in first
     assert last == "done"
+
+
+async def test_ipython_shows_a_result_as_the_other_kernel_would(kernel):
+    from IPython.core.formatters import DisplayFormatter
+
+    formatter = DisplayFormatter()
+    code = "from IPython.display import HTML, display\nprint('text')\ndisplay(HTML('<b>bold</b>'))\n6 * 7"
+    execution = await kernel.submit(code)
+    result = await execution.wait()
+    for shown in (result, execution):
+        data, metadata = formatter.format(shown)
+        assert (data["text/plain"], metadata) == (result.text, {})
+        assert data["text/html"] == "<pre>text\n</pre>\n<div><b>bold</b></div>\n<pre>42</pre>"
+    data, _ = formatter.format(await kernel.execute("6 * 7"))
+    assert data == {"text/plain": "42"}
+    data, _ = formatter.format(await kernel.execute("pass"))
+    assert data["text/plain"].startswith("<Result ok")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import subprocess
-import sys
+import copy
+from contextlib import suppress
+from types import SimpleNamespace
 
 import nbformat
+from nbclient import NotebookClient
+from nbclient.client import CellExecutionComplete
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from anykernel import run_notebook
@@ -23,26 +24,28 @@ CELLS = [
     "print(out.outputs)",
     "inner.append_stdout('appended')",
 ]
-NBCLIENT = """
-import sys, nbformat
-from nbclient import NotebookClient
-node = nbformat.reads(sys.stdin.read(), 4)
-NotebookClient(node, record_timing=False, timeout=10).execute()
-print(nbformat.writes(node))
-"""
 
 
-@functools.cache
-def of_nbclient():
-    text = nbformat.writes(new_notebook(cells=[new_code_cell(source) for source in CELLS]))
-    for _ in range(3):  # seldom, on a busy machine, it waits for an output that it has missed
-        done = subprocess.run(
-            [sys.executable, "-c", NBCLIENT], input=text, capture_output=True, text=True, timeout=60, check=False
-        )
-        if "CellTimeoutError" not in done.stderr:
-            break
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def of_nbclient(report, messages):
+    """The notebook as nbclient makes it of the messages that the kernel has sent."""
+    node = new_notebook(cells=[new_code_cell(source) for source in CELLS])
+    client = NotebookClient(node, record_timing=False)
+    client.reset_execution_trackers()
+    client.clear_before_next_output = False
+    client.kc = SimpleNamespace(  # to which it would tell what Output widgets show
+        session=SimpleNamespace(msg=lambda *_, **__: None), shell_channel=SimpleNamespace(send=lambda _: None)
+    )
+    cells = {cell.result.msg_id: cell.index for cell in report.cells}
+    for message in messages:
+        if message.parent_id in cells:
+            fields = ("header", "parent_header", "metadata", "content", "buffers", "msg_type", "msg_id")
+            index = cells[message.parent_id]
+            with suppress(CellExecutionComplete):
+                client.process_message(
+                    copy.deepcopy({name: getattr(message, name) for name in fields}), node.cells[index], index
+                )
+    client.set_widgets_metadata()
+    return node
 
 
 def joined(outputs):
@@ -57,24 +60,26 @@ def joined(outputs):
 
 
 def comparable(node):
-    """The state of the widgets and the outputs of the cells, with models named by their kinds: ids differ from run to run."""
-    state = node.metadata["widgets"][WIDGET_STATE]
-    assert (state["version_major"], state["version_minor"]) == (2, 0)
+    """The outputs of the cells, and the state of the widgets."""
+    state = copy.deepcopy(node.metadata["widgets"][WIDGET_STATE])
     for model in state["state"].values():
         if "outputs" in model["state"]:
             model["state"]["outputs"] = joined(model["state"]["outputs"])
-    text = json.dumps([list(state["state"].values()), [joined(cell.outputs) for cell in node.cells]], sort_keys=True)
-    for model_id, model in state["state"].items():
-        text = text.replace(model_id, model["model_name"])
-    models, outputs = json.loads(text)
-    return sorted(models, key=json.dumps), outputs
+    return [joined(cell.outputs) for cell in node.cells], state
 
 
-async def test_a_notebook_is_left_as_nbclient_leaves_it():
-    theirs = nbformat.reads(of_nbclient(), 4)
-    report = await run_notebook(new_notebook(cells=[new_code_cell(source) for source in CELLS]))
+async def test_a_notebook_is_left_as_nbclient_leaves_it(kernel):
+    given = new_notebook(cells=[new_code_cell(source) for source in CELLS])
+    async with kernel.messages() as messages:
+        report = await run_notebook(given, kernel=kernel)
+        await kernel.execute("1", silent=True)
+        received = [await messages.receive() for _ in range(messages.statistics().current_buffer_used)]
     nbformat.validate(report.notebook)
-    assert comparable(report.notebook) == comparable(theirs)
+    outputs, state = comparable(report.notebook)
+    assert (outputs, state) == comparable(of_nbclient(report, received))
+    shown = [model["state"]["outputs"] for model in state["state"].values() if "outputs" in model["state"]]
+    assert [[output["text"] for output in each] for each in shown] == [["three\n"], ["inner\n", "err\n", "appended"]]
+    assert outputs[3][0]["text"] == "before\nbehind\n"
 
 
 async def test_widgets_are_in_the_written_file_and_those_of_an_earlier_run_are_not(kernel, tmp_path):

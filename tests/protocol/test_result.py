@@ -529,3 +529,57 @@ def test_a_result_is_rendered_in_so_many_characters_with_its_ends():
     for wrong in (0, -1, 1.5, "10", True):
         with pytest.raises(ArgumentError):
             result.render(wrong)
+
+
+# What a notebook shows.
+
+
+def shown_of(*outputs, **kwargs):
+    return result_of(*outputs, **kwargs)._repr_mimebundle_(include=None, exclude=None)
+
+
+def test_a_notebook_shows_a_result_without_output_by_its_repr():
+    assert shown_of() == ({}, {})
+
+
+def test_a_notebook_shows_text_with_its_colours():
+    error = ErrorOutput("E", "no", ["\x1b[31mone", "two\x1b[0m"])
+    data, metadata = shown_of(out("a"), ExecuteResult({"text/plain": "1"}), out("\rb\n"), error)
+    assert (data, metadata) == ({"text/plain": "a\n1b\n\x1b[31mone\ntwo\x1b[0m"}, {})
+
+
+def test_a_notebook_shows_what_stands_alone_as_it_is_but_no_widget_of_another_kernel():
+    data = {"text/plain": "<F>", "image/png": "aGk=", "application/vnd.plotly.v1+json": {"data": []}}
+    metadata = {"image/png": {"width": 3}}
+    assert shown_of(DisplayData(data, metadata)) == (data, metadata)
+    widget = {"text/plain": "IntSlider()", "application/vnd.jupyter.widget-view+json": {"model_id": "x"}}
+    assert shown_of(ExecuteResult(widget)) == ({"text/plain": "IntSlider()"}, {})
+    assert shown_of(DisplayData({**data, **widget}))[0] == {**data, "text/plain": "IntSlider()"}
+
+
+def test_a_notebook_shows_several_outputs_below_each_other():
+    result = result_of(
+        out("<a>"),
+        out("warning", "stderr"),
+        shown("<b>bold</b>", "text/html"),
+        DisplayData({"text/plain": "<F>", "image/png": "aGk="}, {"image/png": {"width": 30, "height": "'>"}}),
+        shown("<svg/>", "image/svg+xml"),
+        shown("# title", "text/markdown"),
+        ErrorOutput("E", "<no>", []),
+    )
+    data, metadata = result._repr_mimebundle_()
+    assert (data["text/plain"], metadata) == (result.text, {})
+    first, warning, bold, png, svg, markdown, error = data["text/html"].split("\n<")
+    assert first == "<pre>&lt;a&gt;</pre>"
+    assert warning.startswith("pre style=")
+    assert warning.endswith(">warning</pre>")
+    assert bold == "div><b>bold</b></div>"
+    assert png == 'img src="data:image/png;base64,aGk=" width="30">'
+    assert svg.startswith('img src="data:image/svg+xml;base64,')
+    assert markdown == "pre># title</pre>"
+    assert "E: &lt;no&gt;" in error
+
+
+def test_a_notebook_is_told_what_the_limit_cost():
+    data, _ = shown_of(*(out(f"{i}" * 50, name) for i in range(9) for name in ("stdout", "stderr")), limit=200)
+    assert "left out" in data["text/plain"]

@@ -103,7 +103,11 @@ def members(original, base):
             or not owner.__module__.startswith("anykernel")
         ):
             continue
-        found |= {name: value for name, value in vars(owner).items() if not name.startswith("_")}
+        found |= {
+            name: value
+            for name, value in vars(owner).items()
+            if not name.startswith("_") or name == "_repr_mimebundle_"
+        }
     return found.items()
 
 
