@@ -3,7 +3,20 @@
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-from ._core import ByteBoundedStream, Comm, Execution, Kernel, KernelEvent, OnOutput, StdinHandler, Subshell, Widgets
+from ._core import (
+    ByteBoundedStream,
+    Comm,
+    Execution,
+    ExecutionObserver,
+    Kernel,
+    KernelEvent,
+    Observer,
+    OnOutput,
+    StdinHandler,
+    Subshell,
+    Widgets,
+    observe,
+)
 from ._late import late
 from ._open import connect_kernel, kernelspecs, open_kernel, replay_kernel
 from ._protocol import (
@@ -73,6 +86,7 @@ __all__ = [
     "Execution",
     "ExecutionAbortedError",
     "ExecutionError",
+    "ExecutionObserver",
     "ExecutionTimeoutError",
     "HistoryReply",
     "Image",
@@ -89,6 +103,7 @@ __all__ = [
     "KernelStartTimeoutError",
     "Message",
     "MissingDependencyError",
+    "Observer",
     "OnOutput",
     "OutcomeUnknownError",
     "Output",
@@ -111,6 +126,7 @@ __all__ = [
     "connect_kernel",
     "inspect_parameters",
     "kernelspecs",
+    "observe",
     "open_kernel",
     "open_pool",
     "open_server",

@@ -15,6 +15,7 @@ from .handlers import OnOutput, StdinHandler
 from .home import Home
 from .kernel import Kernel
 from .loops import running_asyncio_loop
+from .observing import ExecutionObserver, Observer, observe
 from .options import OpenOptions
 from .owner import Owner, Witness
 from .request import Ending, closed_ending
@@ -31,9 +32,11 @@ __all__ = [
     "Connection",
     "Ending",
     "Execution",
+    "ExecutionObserver",
     "Home",
     "Kernel",
     "KernelEvent",
+    "Observer",
     "OnOutput",
     "OpenOptions",
     "Owner",
@@ -48,6 +51,7 @@ __all__ = [
     "ask",
     "block",
     "closed_ending",
+    "observe",
     "open_task_group",
     "running_asyncio_loop",
 ]

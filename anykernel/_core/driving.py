@@ -10,13 +10,17 @@ import math
 import anyio
 
 from .._protocol import AnyKernelError, timeout_error
-from .run import Run, same
+from .request import same
+from .run import Run
 
 __all__ = ["drive", "start_driving"]
 
 
 async def drive(run: Run) -> None:
     """Run the user's functions and the timeout until it is over; stop it if that is cut short."""
+    observation = run.observation
+    if observation is not None:
+        observation.attended = True
     try:
         if run.timeout is None:
             await _handle(run)
@@ -30,10 +34,15 @@ async def drive(run: Run) -> None:
                 run.fail(lambda: timeout_error(run.result, *limits))
             elif scope.cancelled_caught:
                 await _handle(run)  # it settled in the same moment: its last outputs are still here
-    except BaseException:
+    except BaseException as exc:
+        if observation is not None and isinstance(exc, Exception):
+            observation.error = exc
         if not run.over:
             await run.stop_apart()
         raise
+    finally:
+        if observation is not None:
+            observation.end(run.result, run.error)
 
 
 async def _handle(run: Run) -> None:

@@ -28,6 +28,7 @@ from .context import Context
 from .debugger import Debugger
 from .dispatcher import Dispatcher
 from .link import Link
+from .observing import is_observed, observe_execution
 from .options import ExecuteOptions
 from .run import Run
 
@@ -90,6 +91,9 @@ class Executor:
         message = Message("shell", header, {}, metadata, options.content(code), tuple(buffers))
         dispatcher = self.dispatcher_of(connection)
         run = kind(self.context, dispatcher, message, options)
+        if is_observed():
+            dispatcher.check()
+            run.observation = observe_execution(message, connection.kernel_info, self.lifecycle.id)
         if options.timeout == 0:
             run.expire()
         else:

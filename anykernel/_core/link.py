@@ -18,6 +18,7 @@ from .connection import Connection
 from .context import Limits
 from .events import Events
 from .home import Home
+from .observing import observe_kernel
 from .request import Ending, Request
 from .streams import MESSAGE_OVERHEAD, ByteBoundedStream
 from .tasks import StartSoon
@@ -56,6 +57,7 @@ class Link:
         """Go on with a new connection."""
         if connection is not self.last:
             self.captures.clear()  # they were the old process's
+            observe_kernel(connection.router, connection.kernel_info)
         self.connection = self.last = connection
         self._attached.set()
 

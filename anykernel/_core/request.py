@@ -7,7 +7,7 @@ from typing import Any
 
 from .._protocol import AnyKernelError, ConnectionClosedError, Message, Result
 
-__all__ = ["Ending", "Request", "closed_ending"]
+__all__ = ["Ending", "Request", "closed_ending", "same"]
 
 Ending = Callable[[Result | None], AnyKernelError]
 """Makes the error with which one request ends when its connection does; each gets its own partial result."""
@@ -16,6 +16,11 @@ Ending = Callable[[Result | None], AnyKernelError]
 def closed_ending(reason: str) -> Ending:
     """The end of what the client itself has closed."""
     return lambda result: ConnectionClosedError(reason, result=result)
+
+
+def same(error: Exception) -> Callable[[], Exception]:
+    """Makes this very error."""
+    return lambda: error
 
 
 class Request:

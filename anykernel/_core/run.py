@@ -38,13 +38,14 @@ from .clock import monotonic
 from .context import Context
 from .dispatcher import Dispatcher
 from .handlers import Handlers
+from .observing import Observation
 from .options import ExecuteOptions
-from .request import Ending, Request
+from .request import Ending, Request, same
 from .stopping import stop
 from .streams import ByteBoundedStream
 from .tasks import Signal, run_apart
 
-__all__ = ["Run", "State", "same"]
+__all__ = ["Run", "State"]
 
 State = Literal["queued", "sent", "running", "settled"]
 
@@ -55,7 +56,7 @@ class Run(Request):
     __slots__ = (
         "_audience", "_changed", "_check", "_idle", "_interrupts", "_message", "_record", "_replied", "_router", "_settled", "_silent",
         "_started_time", "code_started", "context", "dispatcher", "doomed", "driven", "error", "fold",
-        "handlers", "msg_id", "prompts", "released", "result", "state", "stopping", "timeout", "timeout_scope",
+        "handlers", "msg_id", "observation", "prompts", "released", "result", "state", "stopping", "timeout", "timeout_scope",
     )  # fmt: skip
 
     def __init__(self, context: Context, dispatcher: Dispatcher, message: Message, options: ExecuteOptions) -> None:
@@ -83,6 +84,7 @@ class Run(Request):
         self._replied = self._idle = False
         self.code_started = False
         self.stopping = self.doomed = False
+        self.observation: Observation | None = None
         # How many interrupts the kernel had been sent when this was.
         self._interrupts = 0
         self._started_time: float | None = None
@@ -159,6 +161,8 @@ class Run(Request):
 
     async def stop_apart(self) -> None:
         """Stop it in a task of the kernel's, or take it out of the queue."""
+        if self.observation is not None:
+            self.observation.stopped = True
         if self.dispatcher.discard(self):  # now: it must not be sent any more
             self._record.reply = {"status": "aborted"}
             self._settle()
@@ -186,6 +190,8 @@ class Run(Request):
         if self.released:
             return
         self.released = True
+        if self.observation is not None:
+            self.observation.released(self.result, self.error)
         self.fold.on_change = None
         if self._settled is not None:
             self._settled.set()
@@ -201,6 +207,8 @@ class Run(Request):
         message.content["allow_stdin"] = allow_stdin
         self.state = "sent"
         self._record.sent = time.time()
+        if self.observation is not None:
+            self.observation.sent()
         self._interrupts = self._router.interrupts_of(self.header)
         try:
             self._router.send(self, message)
@@ -246,6 +254,8 @@ class Run(Request):
         self._show(output, message.weight, message.left_out)
 
     def _show(self, output: Output, size: int, left_out: str | None = None) -> None:
+        if self.observation is not None:
+            self.observation.output(size)
         self.context.displays.show(output, size, self.fold, self.context.captures.by(self.msg_id), left_out)
         self._send(output, size)
 
@@ -278,6 +288,8 @@ class Run(Request):
             self._started_time = monotonic()
             self._record.started = message.header.get("date"), time.time()
             self._notify()
+            if self.observation is not None:
+                self.observation.running()
             if self._silent:
                 self.dispatcher.started(self)
             if self.doomed:
@@ -383,8 +395,3 @@ class Run(Request):
         "execute_input": _take_input,
         "status": _take_status,
     }
-
-
-def same(error: Exception) -> Callable[[], Exception]:
-    """Makes this very error."""
-    return lambda: error

@@ -29,6 +29,7 @@ from anykernel import (
     ExecuteResult,
     ExecutionAbortedError,
     ExecutionError,
+    ExecutionObserver,
     ExecutionTimeoutError,
     HistoryReply,
     Image,
@@ -44,6 +45,7 @@ from anykernel import (
     KernelStartTimeoutError,
     Message,
     MissingDependencyError,
+    Observer,
     OnOutput,
     OutcomeUnknownError,
     Output,
@@ -63,6 +65,7 @@ from anykernel import (
     __version__,
     compare_notebooks,
     kernelspecs,
+    observe,
 )
 
 from .. import pool as _pool
@@ -96,6 +99,7 @@ __all__ = [
     "Execution",
     "ExecutionAbortedError",
     "ExecutionError",
+    "ExecutionObserver",
     "ExecutionTimeoutError",
     "HistoryReply",
     "Image",
@@ -112,6 +116,7 @@ __all__ = [
     "KernelStartTimeoutError",
     "Message",
     "MissingDependencyError",
+    "Observer",
     "OnOutput",
     "OutcomeUnknownError",
     "Output",
@@ -134,6 +139,7 @@ __all__ = [
     "connect_kernel",
     "inspect_parameters",
     "kernelspecs",
+    "observe",
     "open_kernel",
     "open_pool",
     "open_server",
