@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import os
 import signal
@@ -22,8 +23,10 @@ from anykernel.sync import (
     ConnectionClosedError,
     ExecutionTimeoutError,
     KernelDiedError,
+    Observer,
     UnsupportedError,
     connect_kernel,
+    observe,
     open_kernel,
     open_pool,
     run_notebook,
@@ -251,3 +254,28 @@ def test_a_call_from_the_loops_own_thread_is_refused_instead_of_hanging(kernel):
 
     kernel._portal.call(lambda _: inside())
     assert "event loop's own thread" in str(raised[0])
+
+
+def test_observers_see_the_context_of_the_calling_thread(kernel):
+    variable = contextvars.ContextVar("variable", default="none")
+    seen = []
+
+    class Seeing(Observer):
+        def execution_queued(self, request, info, kernel_id):
+            seen.append(variable.get())
+
+    undo = observe(Seeing())
+    try:
+        contextvars.copy_context().run(lambda: (variable.set("mine"), kernel.execute("1")))
+        kernel.submit("1").wait()
+    finally:
+        undo()
+    assert seen == ["mine", "none"]
+
+
+def test_widgets_can_be_looked_at_from_any_thread(kernel):
+    with kernel.widgets() as widgets:
+        kernel.execute("from ipywidgets import Text\ntext = Text('there')", check=True)
+        (text,) = (widget for widget in widgets.values() if widget.model_name == "TextModel")
+        assert text.state["value"] == "there"
+        assert text.model_id in widgets.state()["state"]
