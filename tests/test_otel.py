@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 
@@ -214,7 +213,7 @@ async def test_undone_nothing_is_traced_and_nothing_observed(kernel):
 
 async def test_an_observer_that_fails_hurts_nobody(caplog):
     class Failing(Observer):
-        def execution_queued(self, *_):
+        def execution_queued(self, *_, **__):
             raise LookupError("the observer's")
 
         kernel_opened = kernel_closed = execution_queued
@@ -231,12 +230,18 @@ async def test_an_observer_that_fails_hurts_nobody(caplog):
             await kernel.submit("x")
     finally:
         undo()
-    assert [record.levelno for record in caplog.records if record.message == "an observer failed"] == [
-        logging.ERROR
-    ] * 2
+    assert [record.message for record in caplog.records] == ["an observer failed"] * 3
 
 
 def test_without_the_library_it_says_what_to_install():
-    code = "import sys; sys.modules['opentelemetry'] = None\nimport anykernel\ntry:\n    import anykernel.otel\nexcept anykernel.MissingDependencyError as e:\n    print(e)"
+    code = """
+import sys
+sys.modules["opentelemetry"] = None
+import anykernel
+try:
+    import anykernel.otel
+except anykernel.MissingDependencyError as error:
+    print(error)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     assert done.stdout == "anykernel.otel needs opentelemetry: pip install 'anykernel-client[otel]'\n", done.stderr
