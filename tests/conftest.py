@@ -16,6 +16,7 @@ import ctypes
 import functools
 import inspect
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -44,8 +45,12 @@ SETTLE = 2.0
 LIMIT = 60.0
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items) -> None:
     for item in items:
+        once = item.get_closest_marker("once")
+        if once is not None and not re.search(rf"\b{once.args[0]}\b", item.name.partition("[")[2]):
+            item.add_marker("heavy")
         if inspect.iscoroutinefunction(getattr(item, "obj", None)):
             marker = item.get_closest_marker("limit")
             item.obj = _bounded(item.obj, marker.args[0] if marker else LIMIT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import asynccontextmanager
 
 import anyio
@@ -21,16 +20,13 @@ from anykernel import (
 
 from .servers import TOKEN
 
-# Each place on one event loop, and the most usual server on all; all of them on all with ANYKERNEL_TEST_SERVERS=all.
-PLACES = {"zmq": ["asyncio"], "jupyter": ["asyncio", "uvloop", "trio"], "legacy": ["trio"], "gateway": ["uvloop"]}
+# By default the most usual server only, on every event loop.
+PLACES = ["jupyter", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("zmq", "legacy", "gateway"))]
 
 
 @pytest.fixture(scope="module", params=PLACES)
 def place(request, anyio_backend):
     """Where the kernel is to run: a running server, or here (None)."""
-    loop = "uvloop" if anyio_backend[1].get("use_uvloop") else anyio_backend[0]
-    if loop not in PLACES[request.param] and os.environ.get("ANYKERNEL_TEST_SERVERS") != "all":
-        pytest.skip("this place is tested on another event loop; ANYKERNEL_TEST_SERVERS=all tests them all")
     return None if request.param == "zmq" else request.getfixturevalue(request.param)
 
 
@@ -145,6 +141,7 @@ async def test_values_travel_both_ways_in_binary(kernel, is_legacy):
     assert await kernel.call("sorted", [3, 1, 2]) == [1, 2, 3]
 
 
+@pytest.mark.once("uvloop")
 async def test_what_is_larger_than_a_server_takes_at_once_arrives(kernel, is_legacy):
     if not is_legacy:
         np = pytest.importorskip("numpy")
@@ -182,6 +179,7 @@ async def test_questions_are_answered(kernel):
     assert (reply.content["implementation"], reply.parent_id) == ("ipython", "mine")
 
 
+@pytest.mark.once("trio")
 async def test_the_debugger_works(own_kernel):
     code = "def double(a):\n    b = a * 2\n    return b\nprint(double(21))"
     async with own_kernel.debug_events() as events:
@@ -203,13 +201,14 @@ async def test_the_debugger_works(own_kernel):
         await own_kernel.debug("disconnect")
 
 
-async def test_five_thousand_displays_all_arrive_in_order(kernel, is_legacy):
-    result = await kernel.execute("for i in range(5_000): display(i)")
+@pytest.mark.once("asyncio")
+async def test_thousands_of_displays_all_arrive_in_order(kernel, is_legacy):
+    result = await kernel.execute("for i in range(4_000): display(i)")
     if is_legacy and not result.complete:  # the server's limit drops some; that is said, and no more can be done
         assert "rate exceeded" in result.incomplete_reason
-        assert len(result.outputs) < 5_000
+        assert len(result.outputs) < 4_000
     else:
-        assert [output.text for output in result.outputs] == [str(i) for i in range(5_000)]
+        assert [output.text for output in result.outputs] == [str(i) for i in range(4_000)]
         assert result.complete
         assert result.incomplete_reason is None
 
@@ -222,6 +221,7 @@ async def test_bad_input_is_refused_before_anything_is_sent(kernel):
     assert await kernel.evaluate("1") == 1
 
 
+@pytest.mark.once("uvloop")
 async def test_a_restart_ends_what_is_pending_and_goes_on_with_a_new_process(own_kernel):
     await own_kernel.execute("before = 1")
     execution = await own_kernel.submit("import time; time.sleep(30)")

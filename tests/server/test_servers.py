@@ -72,6 +72,7 @@ async def refusal(kind, url, **options):
     return caught.value
 
 
+@pytest.mark.once("asyncio")
 async def test_what_a_server_has_is_told(jupyter, server):
     specs = await server.kernelspecs()
     assert specs["python3"].language == "python"
@@ -127,6 +128,7 @@ async def test_a_function_is_asked_for_the_token_again_when_the_last_is_refused(
     assert isinstance(await refusal(ServerAuthError, jupyter.url, token=lambda: "wrong"), ServerError)
 
 
+@pytest.mark.once("trio")
 async def test_nothing_secret_is_logged(jupyter, caplog):
     caplog.set_level(logging.DEBUG)
     async with open_server(jupyter.url, token=TOKEN) as server, server.open_kernel() as kernel:
@@ -171,11 +173,14 @@ def safe(tmp_path_factory):
          "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
         check=True, capture_output=True,
     )  # fmt: skip
-    options = [f"--ServerApp.certfile={certificate}", f"--ServerApp.keyfile={key}"]
+    # (And the framing without the subprotocol, which is thus tried here, too.)
+    plain = "--ZMQChannelsWebsocketConnection.kernel_ws_protocol="
+    options = [f"--ServerApp.certfile={certificate}", f"--ServerApp.keyfile={key}", plain]
     with jupyter_server(directory, *options, certificate=certificate) as server:
         yield server, certificate
 
 
+@pytest.mark.once("asyncio")
 async def test_a_certificate_that_nobody_knows_is_told_and_can_be_made_known(safe):
     server, certificate = safe
     assert "TLS" in str(await refusal(ServerError, server.url, token=TOKEN))
@@ -204,11 +209,13 @@ async def test_an_unknown_kernelspec_is_told_with_those_there_are(jupyter, serve
     assert jupyter.kernels() == before
 
 
+@pytest.mark.once("uvloop")
 async def test_python_is_the_servers_python_kernel(server):
     async with server.open_kernel("python") as kernel:
         assert kernel.info.language == "python"
 
 
+@pytest.mark.once("trio")
 async def test_environment_and_directory_reach_the_kernel(server, tmp_path):
     env = {"GREETING": "a 'quoted' \n word", "EMPTY": ""}
     async with server.open_kernel(env=env, path="") as kernel:
@@ -233,7 +240,7 @@ async def test_options_that_cannot_be_used_start_nothing(jupyter, server, option
     assert jupyter.kernels() == before
 
 
-@pytest.mark.heavy
+@pytest.mark.once("asyncio")
 async def test_a_kernel_that_cannot_start_is_told_long_before_the_server_says_so(jupyter, server, tmp_path):
     # (`path` makes no difference to it; what keeps it from starting is what it is told to run.)
     directory = jupyter.log.parent / "kernels" / "dies"
@@ -248,6 +255,7 @@ async def test_a_kernel_that_cannot_start_is_told_long_before_the_server_says_so
     assert jupyter.kernels() == before
 
 
+@pytest.mark.once("trio")
 async def test_a_start_that_is_cancelled_or_too_slow_leaves_nothing(jupyter, server):
     before = jupyter.kernels()
     for delay in (0, 0.01, 0.05, 0.2, 0.4):
@@ -260,6 +268,7 @@ async def test_a_start_that_is_cancelled_or_too_slow_leaves_nothing(jupyter, ser
     assert jupyter.kernels() == before
 
 
+@pytest.mark.once("trio")
 async def test_leaving_deletes_the_kernel_whatever_ends_the_block(jupyter, server):
     before = jupyter.kernels()
     with pytest.raises(RuntimeError, match="mine"):
@@ -273,6 +282,7 @@ async def test_leaving_deletes_the_kernel_whatever_ends_the_block(jupyter, serve
     assert jupyter.kernels() == before
 
 
+@pytest.mark.once("uvloop")
 async def test_a_kernel_of_others_is_used_while_it_is_busy_and_left_running(jupyter, server):
     async with server.open_kernel() as kernel:
         execution = await kernel.submit("import time\nwhile True: time.sleep(0.01)")
@@ -286,6 +296,7 @@ async def test_a_kernel_of_others_is_used_while_it_is_busy_and_left_running(jupy
         assert kernel.id in jupyter.kernels()
 
 
+@pytest.mark.once("asyncio")
 async def test_shutting_down_ends_the_kernel_for_everybody(jupyter, server):
     async with server.open_kernel() as kernel, server.connect_kernel(kernel.id) as other:
         await other.shutdown()
@@ -298,6 +309,13 @@ async def test_shutting_down_ends_the_kernel_for_everybody(jupyter, server):
             pass
 
 
+@pytest.mark.once("uvloop")
+async def test_a_gateways_kernels_run_code_too(gateway):
+    async with open_server(gateway.url, token=TOKEN) as server, server.open_kernel() as kernel:
+        assert (await kernel.execute("print('hello'); 6 * 7")).text == "hello\n42"
+
+
+@pytest.mark.once("uvloop")
 async def test_a_session_is_recorded_and_replayed(server, tmp_path):
     path = tmp_path / "recording"
     async with server.open_kernel(record_to=path) as kernel:
