@@ -84,6 +84,10 @@ class Behind(Owner):
     async def _prepare(self, connection: Connection) -> None:
         """A process is ready; do what is to be done before it is used."""
 
+    def _has_come_up(self) -> bool:
+        """Whether another of its kind was ready before."""
+        return False
+
     # What a kernel asks of its owner.
 
     async def interrupt(self, connection: Connection) -> None:  # noqa: ARG002
@@ -158,8 +162,9 @@ class Behind(Owner):
                 if attempt + 1 == START_TRIES:
                     raise KernelStartError(f"the server starts it again and again: {exc}") from exc
             except KernelDiedError as exc:
-                # It has run nothing yet; of many that start at once, some do not find their ports free.
-                if attempt or self._ready_once:
+                # It has run nothing yet. Of many that start at once, some do not find their ports free; but where no kernel
+                # of this kind ever came up, it is the kernel that is at fault, as the server has tried more than once.
+                if attempt or self._ready_once or not self._has_come_up():
                     raise KernelStartError(f"the kernel ended before it was ready: {exc}") from exc
                 await self._start_again()
 
@@ -282,7 +287,11 @@ class Opened(Behind):
     async def _start_again(self) -> None:
         await self._begin()
 
+    def _has_come_up(self) -> bool:
+        return self._name in self._remote.came_up
+
     async def _prepare(self, connection: Connection) -> None:
+        self._remote.came_up.add(self._name)
         if not self._env:
             return
         if connection.kernel_info.language != "python":

@@ -25,6 +25,8 @@ class Remote:
 
     def __init__(self, http: Http) -> None:
         self.http = http
+        self.came_up: set[str | None] = set()
+        """The kernelspecs of which a kernel was ready."""
 
     async def kernelspecs(self) -> dict[str, ServerKernelSpec]:
         """See `Server.kernelspecs`."""

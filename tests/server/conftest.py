@@ -11,8 +11,8 @@ from .servers import TOKEN, jupyter_server, kernel_gateway
 
 @pytest.fixture(scope="session")
 def jupyter(tmp_path_factory):
-    """A Jupyter Server."""
-    with jupyter_server(tmp_path_factory.mktemp("jupyter")) as server:
+    """A Jupyter Server, which starts a dead kernel again twice, not five times."""
+    with jupyter_server(tmp_path_factory.mktemp("jupyter"), "--KernelRestarter.restart_limit=2") as server:
         yield server
 
 
