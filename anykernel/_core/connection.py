@@ -15,11 +15,18 @@ class Connection:
     """One connection to one kernel process, ready for use."""
 
     def __init__(
-        self, router: Router, info: ConnectionInfo | None, kernel_info: KernelInfo, max_in_flight: int
+        self,
+        router: Router,
+        info: ConnectionInfo | None,
+        kernel_info: KernelInfo,
+        max_in_flight: int,
+        reply_id: str,
     ) -> None:
         self.router = router
         self.info = info
         self.kernel_info = kernel_info
+        self.reply_id = reply_id
+        """The message id with which the kernel said that; some tell the process by it."""
         self.dispatchers = Dispatchers(router, max_in_flight)
         self.dispatcher: Dispatcher = self.dispatchers.add()
         """The main shell's."""
@@ -35,8 +42,8 @@ class Lifecycle:
     pid: int | None = None
     returncode: int | None = None
 
-    async def interrupt(self, connection: Connection) -> None:
-        """Interrupt what the kernel runs, by signal or by message."""
+    async def interrupt(self, connection: Connection, *, everybody: bool = False) -> None:
+        """Interrupt what the kernel runs, by signal or by message; with ``everybody``, its child processes as well."""
         raise NotImplementedError
 
     def interrupts_subshell(self, subshell_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -34,8 +35,15 @@ from .run import Run
 
 __all__ = ["Executor", "MainExecutor"]
 
+logger = logging.getLogger("anykernel")
+
 # Seconds until a fence that is not answered is sent again; each time twice as long.
 FENCE_PATIENCE = 2.0
+# Seconds until an interrupt that did not settle what runs is sent to its child processes, too; longer than `stop` takes
+# to send another, which does.
+INSISTENCE = 1.2
+# Seconds in which a shell that runs nothing answers; one that does not is taken to run something.
+IDLE_TIMEOUT = 0.5
 
 
 class Executor:
@@ -152,8 +160,13 @@ class Executor:
         """Interrupt what the shell runs, and wait until the kernel has been told."""
         raise NotImplementedError
 
-    async def deliver_interrupt(self, connection: Connection, deliver: Callable[[], Awaitable[object]]) -> None:
-        """Send an interrupt, and let nothing follow it until the kernel is past it."""
+    async def deliver_interrupt(
+        self,
+        connection: Connection,
+        deliver: Callable[[], Awaitable[object]],
+        insist: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        """Send an interrupt, and let nothing follow it until the kernel is past it; ``insist`` where that takes long."""
         router, dispatcher = connection.router, self.dispatcher_of(connection)
         if router.ending is not None:
             raise router.ending(None)
@@ -177,6 +190,14 @@ class Executor:
             finally:
                 fence.send(**self.route)
                 done.set()
+            if insist is not None:
+                with anyio.move_on_after(INSISTENCE):
+                    await over.wait()
+                if not over.is_set() and router.ending is None:
+                    try:
+                        await insist()
+                    except AnyKernelError as exc:
+                        logger.debug("could not insist on an interrupt: %s", exc)
             patience = FENCE_PATIENCE
             while True:
                 with anyio.move_on_after(patience):
@@ -198,6 +219,50 @@ class Executor:
 class MainExecutor(Executor):
     """The main shell's."""
 
+    def __init__(self, link: Link, lifecycle: Lifecycle) -> None:
+        super().__init__(link, lifecycle)
+        # What ran when the last interrupt was sent.
+        self._hit: set[Run] = set()
+
     async def interrupt(self) -> None:
         connection = await self.connected()
-        await self.deliver_interrupt(connection, lambda: self.lifecycle.interrupt(connection))
+        if not await self._runs(connection):
+            return
+        running = _running(connection)
+        # Its child processes only where it was not enough for itself: it may wait for one in a way that an interrupt does
+        # not end (`os.system`), but others are servers or pools that earlier cells have started.
+        again, self._hit = bool(running & self._hit), running
+
+        async def insist() -> None:
+            if self._hit is running and running & _running(connection):
+                await self.lifecycle.interrupt(connection, everybody=True)
+
+        # Code at a breakpoint has its own time, and its debugger another way.
+        once = again or connection.debugger.stands
+        await self.deliver_interrupt(
+            connection,
+            lambda: self.lifecycle.interrupt(connection, everybody=again),
+            None if once else insist,
+        )
+
+    async def _runs(self, connection: Connection) -> bool:
+        """Whether the shell runs anything: interrupts end some kernels that do not (xeus-python, for one)."""
+        router, dispatcher = connection.router, connection.dispatcher
+        for run in dispatcher.in_flight:
+            if isinstance(run, Run) and run.state == "sent":
+                with anyio.move_on_after(self.link.limits.interrupt_timeout):
+                    await run.wait_until(lambda sent=run: sent.state != "sent")  # type: ignore[misc]
+                break
+        if _running(connection) or router.ending is not None or router.execution_state == "busy":
+            return True
+        # It may still run another client's, as its state is that of all its shells.
+        with anyio.move_on_after(IDLE_TIMEOUT):
+            await ask(router, "kernel_info_request", {}, channel="shell")
+            return False
+        return True
+
+
+def _running(connection: Connection) -> set[Run]:
+    """What of ours the main shell is known to run."""
+    runs = (run for run in connection.dispatcher.in_flight if isinstance(run, Run))
+    return {run for run in runs if run.state == "running" and not run.ended}

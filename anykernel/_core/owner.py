@@ -183,12 +183,13 @@ class Owner(Lifecycle):
                         tasks.start_soon(_read, transport, channel, router, scope)
                     tasks.start_soon(router.watch)
                     tasks.start_soon(watch, router)
-                    kernel_info = await self._ready(router)
+                    greeting = await self._ready(router)
+                    kernel_info = _read_info(greeting)
                     tasks.start_soon(self._heartbeat, router)
                     if may_lose_sight(kernel_info):
                         tasks.start_soon(nudge, router)
                     try:
-                        yield Connection(router, info, kernel_info, self.options.max_in_flight)
+                        yield Connection(router, info, kernel_info, self.options.max_in_flight, greeting.msg_id)
                     finally:
                         tasks.cancel_scope.cancel()
         finally:
@@ -211,8 +212,8 @@ class Owner(Lifecycle):
         # the interrupt may still come, and must not find somebody else's code.
         await ask_optional(router, "interrupt_request", beside="shell", patience=INTERRUPT_TIMEOUT)
 
-    async def _ready(self, router: Router) -> KernelInfo:
-        """Wait until the kernel has answered and every channel carries messages."""
+    async def _ready(self, router: Router) -> Message:
+        """Wait until the kernel has said what it is, and every channel carries messages; what it said."""
         transport, replies = router.transport, list[Message]()
         with anyio.move_on_after(self.options.startup_timeout) as timeout:
             async with open_task_group() as tasks:
@@ -257,10 +258,7 @@ class Owner(Lifecycle):
             raise KernelStartTimeoutError(
                 f"the kernel was not ready within {self.options.startup_timeout} s: {missing}"
             )
-        try:
-            return read_reply(replies[0].content, KernelInfo)
-        except AnyKernelError as exc:
-            raise KernelStartError(f"the kernel does not say what it is: {exc}") from exc
+        return replies[0]
 
     async def _missing(self, router: Router, *, answered: bool) -> str:
         if answered:
@@ -298,6 +296,13 @@ class Owner(Lifecycle):
             if self.witness is not None:
                 self.witness.died(error)
             self.link.events.tell("died", str(error))
+
+
+def _read_info(reply: Message) -> KernelInfo:
+    try:
+        return read_reply(reply.content, KernelInfo)
+    except AnyKernelError as exc:
+        raise KernelStartError(f"the kernel does not say what it is: {exc}") from exc
 
 
 @contextmanager

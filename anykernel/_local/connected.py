@@ -36,7 +36,7 @@ class Connected(Owner):
         self._info = info
         self._open_transport = open_transport
 
-    async def interrupt(self, connection: Connection) -> None:
+    async def interrupt(self, connection: Connection, *, everybody: bool = False) -> None:  # noqa: ARG002
         # Only the request reaches a process that may be anywhere; ipykernel takes it whatever its kernelspec says.
         await self._request_interrupt(connection.router)
 

@@ -7,6 +7,7 @@ process group, reap.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import tempfile
@@ -18,10 +19,11 @@ from pathlib import Path
 import anyio
 from anyio.abc import TaskGroup
 
-from .._core import Connection, Ending, Router, Witness, closed_ending
+from .._core import Connection, Ending, Home, Router, Witness, closed_ending
 from .._protocol import ArgumentError, ConnectionClosedError, KernelDiedError, KernelStartError, Message
 from .._transports import DESCRIPTORS, ZmqTransport, ensure_descriptors
 from .connection import new_connection
+from .guard import Guard, open_guard
 from .kernelspec import LaunchSpec
 from .options import LaunchOptions
 from .process import KernelProcess, open_kernel_process
@@ -59,56 +61,63 @@ class Launched(Restartable):
     def returncode(self) -> int | None:  # type: ignore[override]
         return self._process.returncode if self._process is not None else None
 
-    async def interrupt(self, connection: Connection) -> None:
+    async def interrupt(self, connection: Connection, *, everybody: bool = False) -> None:
         assert self._process is not None
         if self._spec.interrupt_mode == "message":
             await self._request_interrupt(connection.router)
-        elif self._process.returncode is None:
-            if self.witness is not None:
+        elif not self._process.gone:
+            if not self._process.interrupt(everybody=everybody):
+                await self._request_interrupt(connection.router)  # Deno, whose kernelspec does not say so
+            elif self.witness is not None:
                 self.witness.interrupted()
-            # The whole group, as a terminal's Ctrl-C: code may wait for a child that must end first.
-            self._process.signal(signal.SIGINT)
 
     @asynccontextmanager
     async def _launch(self) -> AsyncIterator[Connection]:
         # Before anything is begun, and with those that starting two processes takes.
         ensure_descriptors(DESCRIPTORS + 24)
-        with _runtime_directory(self._launch_options.transport) as directory, contextlib.ExitStack() as ports:
-            connection_file = directory / f"kernel-{uuid.uuid4()}.json"
+        directory = _new_directory(self._launch_options.transport)
+        async with open_guard(directory) as guard:
+            with _made(directory), contextlib.ExitStack() as ports:
+                async with self._launch_in(directory, guard, ports) as connection:
+                    yield connection
+
+    @asynccontextmanager
+    async def _launch_in(self, directory: Path, guard: Guard, ports: contextlib.ExitStack) -> AsyncIterator[Connection]:
+        connection_file = directory / f"kernel-{uuid.uuid4()}.json"
+        try:
+            held = ports if self._holds_ports else None
+            info = new_connection(self._launch_options.transport, directory, encrypted=self._encrypted, held=held)
+            info.write(connection_file)
+        except (OSError, ArgumentError) as exc:
+            raise KernelStartError(f"cannot prepare the kernel's connection: {exc}") from exc
+        argv, env = self._spec.command(connection_file), self._spec.environment(self._launch_options.env)
+        async with open_kernel_process(argv, cwd=self._launch_options.cwd, env=env, guard=guard) as process:
+            if self.closed:
+                raise ConnectionClosedError("the kernel was shut down")
+            self._process = process
+            transport = ZmqTransport(info, reconnect_interval=STARTUP_RECONNECT)
+
+            async def watch(router: Router) -> None:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(process.read_stderr)
+                    await process.wait()
+                    process.kill()  # its children, which may hold its connection
+                    await self._end_gone(router, _died(process))
+                    tasks.cancel_scope.cancel()
+
             try:
-                held = ports if self._holds_ports else None
-                info = new_connection(self._launch_options.transport, directory, encrypted=self._encrypted, held=held)
-                info.write(connection_file)
-            except (OSError, ArgumentError) as exc:
-                raise KernelStartError(f"cannot prepare the kernel's connection: {exc}") from exc
-            argv, env = self._spec.command(connection_file), self._spec.environment(self._launch_options.env)
-            async with open_kernel_process(argv, cwd=self._launch_options.cwd, env=env, directory=directory) as process:
-                if self.closed:
-                    raise ConnectionClosedError("the kernel was shut down")
-                self._process = process
-                transport = ZmqTransport(info, reconnect_interval=STARTUP_RECONNECT)
-
-                async def watch(router: Router) -> None:
-                    async with anyio.create_task_group() as tasks:
-                        tasks.start_soon(process.read_stderr)
-                        await process.wait()
-                        process.kill()  # its children, which may hold its connection
-                        await self._end_gone(router, _died(process))
-                        tasks.cancel_scope.cancel()
-
-                try:
-                    async with self._connection(transport, info, watch=watch) as connection:
-                        ports.close()
-                        try:
-                            yield connection
-                        finally:
-                            with anyio.CancelScope(shield=True):
-                                await self._take_down(connection, process)
-                except KernelDiedError as exc:
-                    text = f"the kernel {_how_it_ended(exc.returncode)} before it was ready"
-                    raise KernelStartError(text, returncode=exc.returncode, stderr=exc.stderr) from None
-                except KernelStartError as exc:
-                    raise type(exc)(str(exc), returncode=process.returncode, stderr=process.stderr) from exc
+                async with self._connection(transport, info, watch=watch) as connection:
+                    ports.close()
+                    try:
+                        yield connection
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            await self._take_down(connection, process)
+            except KernelDiedError as exc:
+                text = f"the kernel {_how_it_ended(exc.returncode)} before it was ready"
+                raise KernelStartError(text, returncode=exc.returncode, stderr=exc.stderr) from None
+            except KernelStartError as exc:
+                raise type(exc)(str(exc), returncode=process.returncode, stderr=process.stderr) from exc
 
     async def _take_down(self, connection: Connection, process: KernelProcess) -> None:
         """End a process that was ready: ask it, then make it."""
@@ -117,20 +126,33 @@ class Launched(Restartable):
         router.end(closed_ending("the kernel's block has ended"))
         if self.closed:
             router.transport.mute()
-        if dead or process.returncode is not None:
+        if dead or process.gone:
             process.kill()  # its heart has stopped, or only its children are left
             return
-        header, farewell = router.new_header("shutdown_request"), connection.debugger.farewell()
-        with contextlib.suppress(ConnectionClosedError):  # what cannot be asked is made to end
-            if farewell is not None:
-                router.transport.send(farewell)
-            router.transport.send(Message("control", header, content={"restart": self._restarting is not None}))
-        # The kernel ends when its code does, so the code must.
-        interrupt = connection.dispatcher.ended_busy and self._spec.interrupt_mode == "signal"
+        transport, farewell = router.transport, connection.debugger.farewell()
+
+        def ask(msg_type: str, **content: object) -> None:
+            with contextlib.suppress(ConnectionClosedError):  # what cannot be asked is made to end
+                transport.send(Message("control", router.new_header(msg_type), content=content))
+
+        def interrupt() -> None:
+            if self._spec.interrupt_mode == "message":
+                ask("interrupt_request")
+            elif not process.interrupt(everybody=True):
+                process.terminate(signal.SIGINT)  # which is welcome now
+
+        if farewell is not None:
+            with contextlib.suppress(ConnectionClosedError):
+                transport.send(farewell)
+        # The kernel ends when its code does, so the code must; first, as a kernel that ends may take nothing more.
+        busy = connection.dispatcher.ended_busy
+        if busy:
+            interrupt()
+        ask("shutdown_request", restart=self._restarting is not None)
         # ipykernel stops its heart last, after all that was registered with `atexit`. Then one of its threads may wait
         # for another that has ended (one time in three without a history, one in thirty with one in memory).
-        beat = router.transport.beat if connection.kernel_info.implementation == "ipython" else None
-        await process.stop(self.options.shutdown_timeout, interrupt=interrupt, beat=beat)
+        beat = transport.beat if connection.kernel_info.implementation == "ipython" else None
+        await process.stop(self.options.shutdown_timeout, interrupt=interrupt if busy else None, beat=beat)
 
 
 def _died(process: KernelProcess) -> Ending:
@@ -150,17 +172,25 @@ def _how_it_ended(returncode: int | None) -> str:
     return f"exited with status {returncode}"
 
 
-@contextmanager
-def _runtime_directory(transport: str) -> Iterator[Path]:
-    """A directory that only this user can enter."""
+def _new_directory(transport: str) -> Path:
+    """A directory that is not there yet."""
     # Addresses of IPC sockets must be short: about 100 bytes for the system, and 31 for xeus kernels.
-    base = "/tmp" if transport == "ipc" else None  # noqa: S108
+    base = "/tmp" if transport == "ipc" else tempfile.gettempdir()  # noqa: S108
+    return Path(base, f"anyk-{os.urandom(5).hex()}")
+
+
+@contextmanager
+def _made(directory: Path) -> Iterator[None]:
+    """Make a directory that only this user can enter, for the length of a block."""
+    home = Home()
     try:
-        directory = Path(tempfile.mkdtemp(prefix="anyk-", dir=base))
+        directory.mkdir(mode=0o700)
+        directory.chmod(0o700)  # whatever the umask
     except OSError as exc:
         raise KernelStartError(f"cannot make a directory for the kernel: {exc}") from exc
     try:
-        yield directory
+        yield
     finally:
-        # The kernel may remove files of its own at the same time.
-        shutil.rmtree(directory, ignore_errors=True)
+        if not home.is_in_another_process:
+            # The kernel may remove files of its own at the same time.
+            shutil.rmtree(directory, ignore_errors=True)

@@ -2,27 +2,30 @@
 
 How this works. The kernel leads a process group (and session) of its own, so that a Ctrl-C in our terminal does
 not reach it and one signal reaches it with all its children. When the block ends, whatever ends it, the whole
-group gets SIGKILL and the process is reaped. For the one end that runs no code of ours, SIGKILL to this very
-process, a guard (a shell of a few lines) waits on a pipe that breaks with us, and then does the same.
+group gets SIGKILL and the process is reaped. For ends that run no code of ours, there is the `guard`.
+
+The process that was started may be a wrapper (``uv run``, ``sh -c``) and the kernel its child. Wrappers are not
+interrupted: some forward a signal, which the kernel would get twice, others end by it. What an interrupt is for is the
+kernel; its children get one only when that was not enough, as an earlier cell's server or pool has done no wrong.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
-from subprocess import DEVNULL, PIPE, STDOUT
 from typing import Any
 
 import anyio
-from anyio.abc import Process
 
-from .._protocol import KernelStartError, UnsupportedError
+from .._core import Home
+from .child import Child
+from .family import descendants, takes, waits_in_vain
+from .guard import Guard
 
 __all__ = ["KernelProcess", "open_kernel_process"]
 
@@ -35,31 +38,40 @@ _INTERRUPT_INTERVAL = 0.25
 # Between two looks at the heart of a process that is to end, and how long it is waited for, in seconds.
 _HEART_INTERVAL = 0.1
 _HEART_TIMEOUT = 1.0
+# Between two looks at the children of a process that is to end, in seconds; and how long it may wait for them.
+_CHILDREN_INTERVAL = 0.1
+_CHILDREN_TIMEOUT = 0.7
 # How long after SIGTERM comes SIGKILL, in seconds.
 _TERMINATE_TIMEOUT = 1.0
 # How long a process may take to be gone after SIGKILL, in seconds; only one stuck in the system takes longer.
 _REAP_TIMEOUT = 5.0
 
-# $1 is the process group, $2 the directory. `read` fails when the pipe breaks; a line means that all is well.
-_GUARD = 'read -r _ || { kill -s KILL -- "-$1"; rm -rf -- "$2"; }'
-
-_POSIX = sys.platform != "win32"
+# How jupyter_client's `Session`, and kernels that use it, name their messages: session, process id, number.
+_MSG_ID = re.compile(r".*_(\d{1,10})_\d+")
 
 
 class KernelProcess:
     """A running kernel process; made by `open_kernel_process`."""
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._home = Home()
         self._stderr: deque[bytes] = deque()
         self._stderr_size = 0
         self._stderr_end = anyio.Event()
-        self.pid = process.pid
+        self.pid = child.pid
+        self._kernel: int | None = None
+        self._ended = False
 
     @property
     def returncode(self) -> int | None:
-        """Exit status, negative for the signal that ended it; None while the process runs."""
-        return self._process.returncode
+        """Exit status, negative for the signal that ended it; None while the process runs, or if nobody knows."""
+        return self._child.returncode
+
+    @property
+    def gone(self) -> bool:
+        """Whether the process has ended."""
+        return self._child.gone
 
     @property
     def stderr(self) -> str:
@@ -68,51 +80,75 @@ class KernelProcess:
 
     async def read_stderr(self) -> None:
         """Keep reading what the process writes, so that it never blocks, until all writers are gone."""
-        stream = self._process.stdout
-        assert stream is not None
-        try:
-            while True:
-                chunk = await stream.receive()
-                self._stderr.append(chunk)
-                self._stderr_size += len(chunk)
-                while self._stderr_size - len(self._stderr[0]) >= _STDERR_LIMIT:
-                    self._stderr_size -= len(self._stderr.popleft())
-        except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
-            self._stderr_end.set()
+        while chunk := await self._child.receive():
+            self._stderr.append(chunk)
+            self._stderr_size += len(chunk)
+            while self._stderr_size - len(self._stderr[0]) >= _STDERR_LIMIT:
+                self._stderr_size -= len(self._stderr.popleft())
+        self._stderr_end.set()
 
-    async def wait(self) -> int:
-        """Wait for the process to exit and for its last words; its exit status."""
-        returncode = await self._process.wait()
+    async def wait(self) -> None:
+        """Wait for the process to exit and for its last words."""
+        await self._child.wait()
         with anyio.move_on_after(_LAST_WORDS_TIMEOUT):
             await self._stderr_end.wait()
-        return returncode
 
-    def signal(self, signum: int) -> None:
-        """Send a signal to the process and its children; nothing happens when they are gone.
+    def identify(self, msg_id: str) -> None:
+        """Find out from the id of a message by the kernel which process it is, where that shows."""
+        found = _MSG_ID.fullmatch(msg_id)
+        if found:
+            # A number from another container, perhaps; then it is hardly one of this group's.
+            with contextlib.suppress(OSError, OverflowError):
+                if os.getpgid(int(found[1])) == self.pid:
+                    self._kernel = int(found[1])
 
-        Raises:
-            UnsupportedError: the platform has no process groups (Windows).
+    @property
+    def kernel(self) -> int:
+        """The process id of the kernel itself, as far as that is known; otherwise that of what was started."""
+        return self.pid if self._kernel is None else self._kernel
+
+    def interrupt(self, *, everybody: bool) -> bool:
+        """Send SIGINT to the kernel; with ``everybody`` also to its children.
+
+        Nothing is sent, and the answer is False, where it would only end the kernel.
         """
-        if not _POSIX:
-            raise UnsupportedError("kernels cannot be signalled on Windows")
+        if not takes(self.kernel, signal.SIGINT):
+            return False
+        if everybody and self.kernel == self.pid:
+            self._signal(os.killpg, self.pid, signal.SIGINT)
+        else:
+            for pid in (self.kernel, *(descendants(self.kernel) if everybody else ())):
+                self._signal(os.kill, pid, signal.SIGINT)
+        return True
+
+    def _signal(self, send: Callable[[int, int], None], pid: int, signum: int) -> None:
+        # A child that was forked from us has inherited this, and its code may leave our blocks.
+        if self._home.is_in_another_process:
+            return
         # What the signal was to end has ended, or has made itself another user's.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signum)
+            send(pid, signum)
+
+    def terminate(self, signum: int) -> None:
+        """End the process and its children by a signal."""
+        self._signal(os.killpg, self.pid, signum)
 
     def kill(self) -> None:
         """Kill the process and its children."""
-        if _POSIX:
-            self.signal(signal.SIGKILL)
-        elif self.returncode is None:
-            self._process.kill()
+        self.terminate(signal.SIGKILL)
 
     async def stop(
-        self, timeout: float, *, interrupt: bool, beat: Callable[[float], Coroutine[Any, Any, bool]] | None
+        self,
+        timeout: float,
+        *,
+        interrupt: Callable[[], object] | None,
+        beat: Callable[[float], Coroutine[Any, Any, bool]] | None,
     ) -> None:
         """Wait up to ``timeout`` seconds for the process to exit, then SIGTERM and a second, then SIGKILL.
 
-        With ``interrupt`` it is sent SIGINT while it does not, repeatedly: one may be lost. With ``beat``, a heartbeat
-        and how many seconds its echo may take, it is not waited for once its heart has stopped.
+        It has been asked to. With ``interrupt`` it is interrupted again while it does not: one may be lost. With
+        ``beat``, a heartbeat and how many seconds its echo may take, it is not waited for once its heart has stopped.
+        Nor is it where it only waits for children that will not end.
         """
 
         async def watch_heart(beat: Callable[[float], Coroutine[Any, Any, bool]]) -> None:
@@ -122,31 +158,48 @@ class KernelProcess:
                 beating = await beat(_HEART_TIMEOUT)
             patience.cancel()
 
+        async def watch_children() -> None:
+            # ipykernel's base class, for one: it sends them SIGTERM for 14 s, before its own end begins.
+            in_vain = 0.0
+            while in_vain < _CHILDREN_TIMEOUT:
+                await anyio.sleep(_CHILDREN_INTERVAL)
+                in_vain = in_vain + _CHILDREN_INTERVAL if waits_in_vain(self.kernel) else 0.0
+            patience.cancel()
+
         async with anyio.create_task_group() as tasks:
             with anyio.move_on_after(timeout) as patience:
+                if self._kernel is not None:  # then it is built on what does so
+                    tasks.start_soon(watch_children)
                 if beat is not None:
                     tasks.start_soon(watch_heart, beat)
-                while interrupt and _POSIX and self.returncode is None:
-                    self.signal(signal.SIGINT)
+                while interrupt is not None and not self.gone:
                     with anyio.move_on_after(_INTERRUPT_INTERVAL):
-                        await self._process.wait()
-                await self._process.wait()
+                        await self._child.wait()
+                        break
+                    interrupt()
+                await self._child.wait()
             tasks.cancel_scope.cancel()
-        if self.returncode is not None:
-            return
-        if _POSIX:
-            self.signal(signal.SIGTERM)
+        if not self.gone:
+            self.terminate(signal.SIGTERM)
             with anyio.move_on_after(_TERMINATE_TIMEOUT):
-                await self._process.wait()
-                return
+                await self._child.wait()
+        await self.end()
+
+    async def end(self) -> None:
+        """Kill the process and its children, and reap it, once."""
+        if self._ended:
+            return
+        # Also after the kernel's own exit: its children may have survived it. (Its number cannot have been
+        # given to another group while one of them lives, nor, but for a race of microseconds, before.)
         self.kill()
-        with anyio.move_on_after(_REAP_TIMEOUT):
-            await self._process.wait()
+        with anyio.move_on_after(_REAP_TIMEOUT, shield=True):
+            await self._child.wait()
+        self._ended = self.gone
 
 
 @asynccontextmanager
 async def open_kernel_process(
-    argv: list[str], *, cwd: str | os.PathLike[str] | None, env: Mapping[str, str], directory: Path
+    argv: list[str], *, cwd: str | os.PathLike[str] | None, env: Mapping[str, str], guard: Guard
 ) -> AsyncIterator[KernelProcess]:
     """Start a kernel; when the block ends, it and its children are killed if they still run.
 
@@ -154,38 +207,19 @@ async def open_kernel_process(
         argv: the command.
         cwd: its working directory; None means ours.
         env: its whole environment.
-        directory: what the guard removes if this process is killed.
+        guard: ends it if this process is killed.
 
     Raises:
         KernelStartError: the command cannot be run.
     """
-    process = await _spawn(argv, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, cwd=cwd, env=env)
-    kernel = KernelProcess(process)
-    guard: Process | None = None
+    child = Child(argv, cwd=cwd, env=env, output=True)
     try:
-        if _POSIX:
-            command = ["/bin/sh", "-c", _GUARD, "anykernel-guard", str(kernel.pid), str(directory)]
-            guard = await _spawn(command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL)
-        yield kernel
+        guard.watch(child.pid)
+        kernel = KernelProcess(child)
+        try:
+            yield kernel
+        finally:
+            await kernel.end()
+            guard.forget()
     finally:
-        # Also after the kernel's own exit: its children may have survived it. (Its number cannot have been
-        # given to another group while one of them lives, nor, but for a race of microseconds, before.)
-        kernel.kill()
-        with anyio.move_on_after(_REAP_TIMEOUT, shield=True):
-            await process.aclose()
-            if guard is not None:
-                assert guard.stdin is not None
-                with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    await guard.stdin.send(b"\n")  # unless somebody has killed it
-                await guard.aclose()
-
-
-async def _spawn(argv: list[str], **options: Any) -> Process:
-    # Shielded: being cancelled while the process is made would leave it without an owner. It takes about a
-    # millisecond. There is no checkpoint between here and the caller's `try`.
-    try:
-        with anyio.CancelScope(shield=True):
-            process = await anyio.open_process(argv, start_new_session=_POSIX, **options)
-    except OSError as exc:
-        raise KernelStartError(f"cannot run {argv[0]!r}: {exc.strerror or exc}") from exc
-    return process
+        child.close()

@@ -38,7 +38,7 @@ class Replayed(Restartable):
         last = self._transport.last if self._transport is not None else None
         return last.returncode if last is not None else None
 
-    async def interrupt(self, connection: Connection) -> None:
+    async def interrupt(self, connection: Connection, *, everybody: bool = False) -> None:  # noqa: ARG002
         assert self._transport is not None
         if self._transport.expects_interrupt_request:
             await self._request_interrupt(connection.router)

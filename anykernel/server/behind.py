@@ -90,7 +90,7 @@ class Behind(Owner):
 
     # What a kernel asks of its owner.
 
-    async def interrupt(self, connection: Connection) -> None:  # noqa: ARG002
+    async def interrupt(self, connection: Connection, *, everybody: bool = False) -> None:  # noqa: ARG002
         assert self.id is not None
         await self._remote.interrupt(self.id)
 

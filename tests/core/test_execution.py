@@ -26,7 +26,7 @@ from anykernel import (
     Stream,
 )
 
-from ..helpers.scripted import scripted_kernel
+from ..helpers.scripted import INFO, scripted_kernel
 
 
 @pytest.fixture(autouse=True)
@@ -397,16 +397,47 @@ async def test_an_interrupt_that_is_answered_late_holds_what_comes_next(monkeypa
         assert (await script.next()).content["code"] == "following"
 
 
+async def test_an_idle_kernel_is_not_interrupted():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        tasks.start_soon(kernel.interrupt)
+        script.finish(await script.receive(), **INFO)  # it answers, so it runs nothing
+        tasks.start_soon(kernel.complete, "x")
+        script.finish(await script.receive(), matches=[])
+        assert script.nothing_sent()
+
+
+async def test_what_another_client_runs_can_be_interrupted_though_the_state_last_heard_is_idle():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        tasks.start_soon(kernel.interrupt)
+        question = await script.receive()  # unanswered, as the shell is busy
+        interrupt = await script.receive()
+        assert (question.msg_type, interrupt.msg_type) == ("kernel_info_request", "kernel_info_request")
+        script.reply(await script.next("interrupt_request"))
+        script.finish(await script.next("kernel_info_request"), **INFO)
+
+
+async def test_sent_code_is_interrupted_by_hand_when_it_begins():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        await kernel.submit("code")
+        request = await script.next()
+        tasks.start_soon(kernel.interrupt)
+        await settled_turns()
+        assert script.nothing_sent()
+        script.start(request)
+        script.reply(await script.next("interrupt_request"))
+        script.finish(request)
+
+
 async def test_a_kernel_that_loses_the_request_behind_an_interrupt_is_asked_again(monkeypatch):
     monkeypatch.setattr(anykernel._core.executor, "FENCE_PATIENCE", 0.05)
     async with scripted_kernel() as (kernel, script):
         following = await kernel.submit("following")
         first = await script.next()
         script.start(first)
-        script.finish(first)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(kernel.interrupt)
             interrupt = await script.next("interrupt_request")
+            script.finish(first)
             script.reply(interrupt)
         await following.wait()
         following = await kernel.submit("following")
@@ -468,9 +499,11 @@ async def test_a_request_that_an_interrupt_hit_by_accident_is_asked_again():
 
         tasks.start_soon(complete)
         request = await script.next("complete_request")
+        script.status(request, "busy")
+        while kernel.execution_state != "busy":
+            await anyio.lowlevel.checkpoint()
         tasks.start_soon(kernel.interrupt)
         script.reply(await script.next("interrupt_request"))
-        script.status(request, "busy")
         script.status(request, "idle")  # as ipykernel does when a KeyboardInterrupt ends the handler
         again = await script.next("complete_request")
         assert again.msg_id != request.msg_id
