@@ -43,7 +43,7 @@ FENCE_PATIENCE = 2.0
 # to send another, which does.
 INSISTENCE = 1.2
 # Seconds in which a shell that runs nothing answers; one that does not is taken to run something.
-IDLE_TIMEOUT = 0.5
+IDLE_TIMEOUT = 1.0
 
 
 class Executor:
@@ -253,9 +253,9 @@ class MainExecutor(Executor):
                 with anyio.move_on_after(self.link.limits.interrupt_timeout):
                     await run.wait_until(lambda sent=run: sent.state != "sent")  # type: ignore[misc]
                 break
-        if _running(connection) or router.ending is not None or router.execution_state == "busy":
+        if _running(connection) or router.ending is not None:
             return True
-        # It may still run another client's, as its state is that of all its shells.
+        # It may run another client's. Its state does not tell: it is that of all its shells, and may be of the past.
         with anyio.move_on_after(IDLE_TIMEOUT):
             await ask(router, "kernel_info_request", {}, channel="shell")
             return False

@@ -108,6 +108,7 @@ class Launched(Restartable):
             try:
                 async with self._connection(transport, info, watch=watch) as connection:
                     ports.close()
+                    process.identify(connection.reply_id)
                     try:
                         yield connection
                     finally:
@@ -136,10 +137,11 @@ class Launched(Restartable):
                 transport.send(Message("control", router.new_header(msg_type), content=content))
 
         def interrupt() -> None:
+            # By both ways: async-kernel takes a second for a message, and some know only that.
+            if not process.interrupt(everybody=True) and self._spec.interrupt_mode == "signal":
+                process.terminate(signal.SIGINT)  # which is welcome now
             if self._spec.interrupt_mode == "message":
                 ask("interrupt_request")
-            elif not process.interrupt(everybody=True):
-                process.terminate(signal.SIGINT)  # which is welcome now
 
         if farewell is not None:
             with contextlib.suppress(ConnectionClosedError):

@@ -1,7 +1,8 @@
 """The kernels that tests are run on.
 
 ipykernel 7, xeus-python, bash_kernel and async-kernel come with the tests' dependencies. ipykernel 6 needs an
-environment of its own: the variable ANYKERNEL_TEST_IPYKERNEL6 names its Python.
+environment of its own: the variable ANYKERNEL_TEST_IPYKERNEL6 names its Python. R's kernel is Debian's r-irkernel; Deno
+is PyPI's "deno", or what the variable ANYKERNEL_TEST_DENO names.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from jupyter_client.kernelspec import KernelSpec
@@ -20,6 +23,12 @@ IPYKERNEL = tuple(map(int, importlib.metadata.version("ipykernel").split(".")[:2
 """The version of the ipykernel that most tests use."""
 
 IPYKERNEL6 = os.environ.get("ANYKERNEL_TEST_IPYKERNEL6")
+
+# R says by its library's directory whether it has the kernel.
+HAS_R = shutil.which("R") is not None and any(
+    Path(place, "IRkernel").is_dir() for place in ("/usr/lib/R/site-library", "/usr/local/lib/R/site-library")
+)
+DENO = os.environ.get("ANYKERNEL_TEST_DENO") or shutil.which("deno", path=f"{Path(sys.executable).parent}:{os.defpath}")
 
 PYTHON = {
     "print": "print('out')",
@@ -63,10 +72,39 @@ CASES = {
     ),
 }
 
+# Those that only the tests of interrupts and ends are run on.
+OTHERS = {
+    # Debian's r-irkernel, and what PyPI's "deno" puts beside this Python.
+    "R": Case(
+        ["R" if HAS_R else None, "--slave", "-e", "IRkernel::main()", "--args", "{connection_file}"],
+        None,
+        {
+            "print": "cat('out\\n')",
+            "value": None,
+            "error": "stop('no')",
+            "sleep": "Sys.sleep(60)",
+            "busy": "while (TRUE) {}",
+        },
+    ),
+    # It ends on SIGINT.
+    "Deno": Case(
+        [DENO, "jupyter", "--kernel", "--conn", "{connection_file}"],
+        None,
+        {
+            "print": "console.log('out')",
+            "value": "6 * 7",
+            "error": "throw new Error('no')",
+            "sleep": "await new Promise(done => setTimeout(done, 60000))",
+            "busy": "while (true) {}",
+        },
+        interruptible=False,
+    ),
+}
+
 
 def installed(name):
     """A case, or the test is skipped."""
-    case = CASES[name]
+    case = {**CASES, **OTHERS}[name]
     if not case.installed:
         pytest.skip(f"{name} is not installed")
     return case
