@@ -177,8 +177,10 @@ class Kernel(Shell):
     async def interrupt(self) -> None:
         """Interrupt what the main shell runs, whoever started it; nothing happens when it runs nothing.
 
-        Waits until the kernel has been told. Its process is sent SIGINT, or the kernel an ``interrupt_request``,
-        as its kernelspec says; kernels that were connected to get the request.
+        Waits until the kernel has been told: for code that was just sent, till it begins; where no code of ours runs,
+        up to a second, till the shell has shown whether it runs another client's. Its process is sent SIGINT, or the
+        kernel an ``interrupt_request``, as its kernelspec says, or where SIGINT would end it; kernels that were connected
+        to get the request. If our code has not settled 1.2 s later, its child processes are sent SIGINT, too.
 
         Raises:
             ProtocolError: the kernel knows no interrupt request, or has not answered it for 15 s.
@@ -279,7 +281,10 @@ class Kernel(Shell):
 
     @property
     def returncode(self) -> int | None:
-        """Exit status of the kernel's process, negative for a signal; None while it runs, or if it is not ours."""
+        """Exit status of the kernel's process, negative for a signal; None while it runs, or if it is not ours.
+
+        None for ever where another than us has reaped it, or SIGCHLD is ignored.
+        """
         return self._lifecycle.returncode
 
     @property
