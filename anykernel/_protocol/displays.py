@@ -26,7 +26,9 @@ class Displays:
         self._prune_at = 64
         self._settled: weakref.WeakValueDictionary[str, OutputFold] = weakref.WeakValueDictionary()
 
-    def show(self, output: Output, size: int, fold: OutputFold, widget: str | None, left_out: str | None = None) -> None:
+    def show(
+        self, output: Output, size: int, fold: OutputFold, widget: str | None, left_out: str | None = None
+    ) -> None:
         """Add an output of ``size`` bytes, which this widget captures, to a fold; what its id showed in any shows the same."""
         fold.add(output, size, widget)
         if isinstance(output, DisplayData | ExecuteResult) and output.display_id is not None:
