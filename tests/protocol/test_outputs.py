@@ -227,10 +227,10 @@ def test_an_update_reaches_every_request_that_shows_the_display():
 def test_what_is_shown_under_an_id_again_is_what_all_with_the_id_show():
     displays, first, second = Displays(), OutputFold(LIMIT), OutputFold(LIMIT)
     for text, fold in (("a", first), ("b", first), ("c", second)):
-        displays.show(shown(text, "id"), 1, fold)
-        displays.show(shown(text, "other" if fold is first else "another"), 1, fold)
+        displays.show(shown(text, "id"), 1, fold, None)
+        displays.show(shown(text, "other" if fold is first else "another"), 1, fold, None)
     result = ExecuteResult({"text/plain": "r"}, {}, 5, "id")
-    displays.show(result, 1, second)
+    displays.show(result, 1, second, None)
     new, other = shown("r", "id"), shown("b", "other")
     assert first.outputs == [new, other, new, other]
     assert second.outputs == [new, shown("c", "another"), result]
@@ -238,9 +238,9 @@ def test_what_is_shown_under_an_id_again_is_what_all_with_the_id_show():
 
 def test_what_is_shown_again_comes_after_the_clear_that_waits_for_it():
     displays, fold = Displays(), OutputFold(100)
-    displays.show(shown("a", "id"), 60, fold)
+    displays.show(shown("a", "id"), 60, fold, None)
     fold.clear(wait=True)
-    displays.show(shown("b", "id"), 90, fold)
+    displays.show(shown("b", "id"), 90, fold, None)
     assert (fold.outputs, fold.dropped) == ([shown("b", "id")], 0)
 
 
@@ -260,7 +260,7 @@ def test_an_id_that_is_shown_often_takes_time_in_proportion():
         displays, fold = Displays(), OutputFold(64 * LIMIT)
         start = time.process_time()
         for number in range(count):
-            displays.show(shown(str(number), "id"), 10, fold)
+            displays.show(shown(str(number), "id"), 10, fold, None)
         assert fold.outputs == [shown(str(count - 1), "id")] * count
         return time.process_time() - start
 
