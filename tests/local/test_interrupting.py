@@ -126,16 +126,32 @@ async def test_a_kernel_that_needs_no_more_time_is_left_within_a_second_and_a_ha
     assert time.monotonic() - start < 1.5
 
 
+# Says that it can be ended, and takes its time for that. It starts none itself: ipykernel gives up ending its children when
+# one is gone by the time it looks.
+SLOW_TO_END = """
+import os, signal, sys, time
+def end(*_):
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    time.sleep(1)
+    open(sys.argv[1], "w").close()
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+print(flush=True)
+while True:
+    signal.pause()
+"""
+
+
 async def test_children_that_take_their_time_get_it(tmp_path):
+    argv = [sys.executable, "-I", "-S", "-c", SLOW_TO_END, str(tmp_path / "saved")]
     code = f"""
-import subprocess
-child = subprocess.Popen(["sh", "-c", "trap 'sleep 1; touch {tmp_path}/saved; exit' TERM; echo; while :; do sleep 0.05; done"],
-                         stdout=subprocess.PIPE)
+import subprocess, threading
+child = subprocess.Popen({argv}, stdout=subprocess.PIPE)
 child.stdout.readline()
+threading.Thread(target=child.wait, daemon=True).start()
 """
     async with open_kernel() as kernel:
         assert (await kernel.execute(code)).ok
-        await kernel.execute("import threading; threading.Thread(target=child.wait, daemon=True).start()")
     assert (tmp_path / "saved").exists()
 
 
