@@ -70,7 +70,8 @@ async def open_kernel(
         max_in_flight: how many execute requests may lie in the kernel at once. With 1, nobody's error or
             interrupt can abort anybody else's code; more save the round trip between short cells.
         heartbeat_interval: seconds between heartbeats, and that each may take.
-        heartbeat_misses: how many in a row must stay unanswered for the kernel to be taken for dead (and killed).
+        heartbeat_misses: how many in a row must stay unanswered for `Kernel.events` to tell that the kernel is
+            ``"disconnected"``. While its process lives, calls wait for it: some kernels have no heartbeat while code runs.
         on_death: ``"restart"`` starts a kernel that died again (pending calls fail all the same), at most 3 times
             in a minute.
         record_to: a new file to which every message is written, for `replay_kernel`. Only this user can read it:
@@ -134,7 +135,9 @@ async def connect_kernel(
         output_limit: bytes kept for each execution.
         max_in_flight: execute requests of ours in the kernel at once.
         heartbeat_interval: seconds.
-        heartbeat_misses: how many in a row end the connection.
+        heartbeat_misses: how many in a row must stay unanswered for the kernel to be asked what it is; if it does not
+            answer that either, for as long again, it is taken for dead. A kernel whose heart stands still while code
+            runs (R's) needs more than its longest cell takes. One that never beat is not judged by it.
         record_to: a new file to record to, as for `open_kernel`.
 
     Raises:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import anyio
 import msgspec
 
 from .._protocol import END_OF_INPUT, AnyKernelError, Message, ProtocolError, is_idle
+from .clock import monotonic
 from .request import Ending, Request
-from .router import GRACE, Router
+from .router import GRACE, PATIENCE, Router
 
 __all__ = ["Fence", "Reply", "ask", "ask_optional"]
 
@@ -99,12 +102,16 @@ class Fence(Request):
 
     def send(self, channel: str = "shell", **route: str) -> None:
         """Send it, or send it again; where the connection has ended, there is nothing to wait for."""
-        if self.header:
-            self._router.forget(self)
+        self.withdraw()
         try:
             self._router.send(self, Message(channel, self._router.new_header("kernel_info_request", **route)))
         except AnyKernelError:
             self._on_passed()
+
+    def withdraw(self) -> None:
+        """Nobody waits for it any more."""
+        if self.header:
+            self._router.forget(self)
 
     def on_reply(self, message: Message) -> None:  # noqa: ARG002
         self._router.forget(self)
@@ -128,24 +135,69 @@ async def ask(
     parent: dict[str, Any] | None = None,
     metadata: dict[str, Any] | None = None,
     buffers: Iterable[bytes | memoryview] = (),
-    **header: str,
+    header: Mapping[str, str] | None = None,
+    bounded: bool = True,
 ) -> Message:
-    """Send a request and wait for its reply; ``header`` has what its header is to hold besides the usual."""
-    new_header = router.new_header(msg_type, **header)
+    """Send a request and wait for its reply; ``header`` has what its header is to hold besides the usual.
+
+    Raises:
+        ProtocolError: the kernel ended it without a reply; or, where the waiting is ``bounded``, ignores it.
+    """
+    new_header = router.new_header(msg_type, **(header or {}))
     reply = Reply(router, Message(channel, new_header, parent or {}, metadata or {}, content, tuple(buffers)))
     reply.send()
     try:
-        return await reply.wait()
+        return await (_wait_bounded(router, reply, channel) if bounded else reply.wait())
     finally:
         router.forget(reply)
 
 
+async def _wait_bounded(router: Router, reply: Reply, channel: str) -> Message:
+    """Wait for a reply, until it is known that none will come.
+
+    Kernels ignore what they do not know, some without a word. So when one has said nothing for a while, what each of them
+    knows is sent behind it. Once that is answered, there is nothing to wait for; or, where a kernel answers nothing at all
+    on this channel, long after it is answered on shell. That is believed of a shell only while it is free: kernels may
+    answer in another order than they are asked.
+    """
+    with anyio.move_on_after(GRACE):
+        return await reply.wait()
+    passed: dict[str, float] = {}
+    fences = {where: Fence(router, partial(_note, passed, where)) for where in dict.fromkeys((channel, "shell"))}
+    try:
+        for where, fence in fences.items():
+            fence.send(where, **(reply.route if where == "shell" else {}))
+        while not reply.heard:
+            with anyio.move_on_after(GRACE):
+                return await reply.wait()
+            now, free = monotonic(), router.execution_state != "busy" and reply in router.unheard()
+            behind = now - passed.get(channel, math.inf) >= GRACE / 2 and (free or channel == "control")
+            if behind or (free and now - passed.get("shell", math.inf) >= PATIENCE):
+                raise ProtocolError(
+                    f"the kernel has not answered {reply.header['msg_type']!r}, and answers what was sent behind it: "
+                    "it does not know this request"
+                )
+        return await reply.wait()
+    finally:
+        for fence in fences.values():
+            fence.withdraw()
+
+
+def _note(passed: dict[str, float], where: str) -> None:
+    passed[where] = monotonic()
+
+
 async def ask_optional(
-    router: Router, msg_type: str, *, channel: str = "control", beside: str = "control", patience: float = GRACE
+    router: Router,
+    msg_type: str,
+    *,
+    channel: str = "control",
+    beside: Iterable[str] = ("control", "shell"),
+    patience: float = GRACE,
 ) -> Message:
     """Send a request that a kernel may leave unanswered, and wait for its reply.
 
-    Time counts from when the kernel has answered something else that was sent on the channel ``beside`` at the same
+    Time counts from when the kernel has answered something else that was sent on a channel of ``beside`` at the same
     time: before, it may just be busy.
 
     Raises:
@@ -154,8 +206,14 @@ async def ask_optional(
     with anyio.CancelScope() as scope:
 
         def start_clock() -> None:
-            scope.deadline = anyio.current_time() + patience
+            scope.deadline = min(scope.deadline, anyio.current_time() + patience)
 
-        Fence(router, start_clock).send(beside)
-        return await ask(router, msg_type, {}, channel=channel)
+        fences = [(Fence(router, start_clock), where) for where in beside]
+        try:
+            for fence, where in fences:
+                fence.send(where)
+            return await ask(router, msg_type, {}, channel=channel, bounded=False)
+        finally:
+            for fence, _ in fences:
+                fence.withdraw()
     raise ProtocolError(f"the kernel has not answered {msg_type!r} for {patience:g} s")

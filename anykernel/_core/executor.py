@@ -153,7 +153,7 @@ class Executor:
             parent=parent_header,
             metadata=all_metadata,
             buffers=all_buffers,
-            **header,
+            header=header,
         )
 
     async def interrupt(self) -> None:

@@ -23,7 +23,7 @@ from .._protocol import (
     UnsupportedError,
     read_reply,
 )
-from .asking import ask, ask_optional
+from .asking import Fence, ask, ask_optional
 from .connection import Connection, Lifecycle
 from .context import Limits
 from .home import HomeTask
@@ -42,6 +42,9 @@ logger = logging.getLogger("anykernel")
 
 # Seconds between two requests by which a kernel that does not greet is found to reach us on IOPub.
 PROBE_INTERVAL = 0.05
+
+# Seconds until a kernel that has not said what it is is asked again; each time twice as long.
+KNOCK_INTERVAL = 0.5
 
 # Seconds that a kernel gets to answer an interrupt request while its shell is free; one that does not in this time
 # hardly ever will, and what comes next is not held any longer.
@@ -210,7 +213,7 @@ class Owner(Lifecycle):
         """
         # Code that keeps the kernel from answering holds up what comes next as well, so till it ends, no time counts:
         # the interrupt may still come, and must not find somebody else's code.
-        await ask_optional(router, "interrupt_request", beside="shell", patience=INTERRUPT_TIMEOUT)
+        await ask_optional(router, "interrupt_request", beside=("shell",), patience=INTERRUPT_TIMEOUT)
 
     async def _ready(self, router: Router) -> Message:
         """Wait until the kernel has said what it is, and every channel carries messages; what it said."""
@@ -224,14 +227,20 @@ class Owner(Lifecycle):
 
                 async def ask_on(channel: str) -> None:
                     try:
-                        replies.append(await ask(router, "kernel_info_request", {}, channel=channel))
+                        replies.append(await self._knock(router, channel))
+                        answered.set()
+                        # A kernel that does not greet may have published before our subscription reached it; and some
+                        # (Deno's) publish nothing for what they are asked on control.
+                        while not router.iopub_seen.is_set():
+                            with anyio.move_on_after(PROBE_INTERVAL):
+                                await router.iopub_seen.wait()
+                                break
+                            await self._knock(router, channel)
                     except AnyKernelError as exc:
                         # A refused connection is reported as mistrust, on whichever channel it is noticed first.
                         refused = isinstance(exc, ConnectionClosedError)
                         if router.ending is None and channel == "shell" and not refused:
                             raise KernelStartError(f"the kernel does not say what it is: {exc}") from exc
-                    else:
-                        answered.set()
 
                 answered = anyio.Event()
                 tasks.start_soon(stop_at, router.ended)
@@ -239,12 +248,7 @@ class Owner(Lifecycle):
                 for channel in self._asked_on:
                     tasks.start_soon(ask_on, channel)
                 await answered.wait()
-                while not router.iopub_seen.is_set():
-                    with anyio.move_on_after(PROBE_INTERVAL):
-                        await router.iopub_seen.wait()
-                        break
-                    # A kernel that does not greet may have published before our subscription reached it.
-                    await ask(router, "kernel_info_request", {}, channel=replies[0].channel)
+                await router.iopub_seen.wait()
                 await transport.connected()
                 tasks.cancel_scope.cancel()
         if router.ending is not None:
@@ -260,6 +264,15 @@ class Owner(Lifecycle):
             )
         return replies[0]
 
+    async def _knock(self, router: Router, channel: str) -> Message:
+        """Ask the kernel what it is until it answers: some lose what comes while they start."""
+        patience = KNOCK_INTERVAL
+        while True:
+            # What is asked of a kernel that is only busy piles up there, so ever more seldom.
+            with anyio.move_on_after(patience):
+                return await ask(router, "kernel_info_request", {}, channel=channel, bounded=False)
+            patience *= 2
+
     async def _missing(self, router: Router, *, answered: bool) -> str:
         if answered:
             return "it answers requests, but its output channel stays silent"
@@ -268,16 +281,37 @@ class Owner(Lifecycle):
         return "nothing answers at its address"
 
     async def _heartbeat(self, router: Router) -> None:
-        missed = 0
-        while missed < self.options.heartbeat_misses:
-            if await router.transport.beat(self.options.heartbeat_interval):
-                missed = 0
-                await anyio.sleep(self.options.heartbeat_interval)
-            else:
-                missed += 1
+        # Some kernels have no heart (so a first beat must have been heard), and in some it stands still while code runs.
         seconds = self.options.heartbeat_interval * self.options.heartbeat_misses
         text = f"the kernel does not answer: no heartbeat for {seconds:g} s"
+        beaten, missed = False, 0
+        while True:
+            if await router.transport.beat(self.options.heartbeat_interval):
+                if missed >= self.options.heartbeat_misses:
+                    self.link.events.tell("reconnected", "its heart beats again")
+                beaten, missed = True, 0
+                await anyio.sleep(self.options.heartbeat_interval)
+            elif beaten:
+                missed += 1
+                if missed == self.options.heartbeat_misses:
+                    self.link.events.tell("disconnected", text)
+                if missed >= self.options.heartbeat_misses and not await self._lives(router, seconds):
+                    break
         self._end_dead(router, lambda result: KernelDiedError(text, result=result))
+
+    async def _lives(self, router: Router, patience: float) -> bool:
+        """Whether there is another sign of life than the heartbeat, or comes within ``patience`` seconds."""
+        heard, seen = anyio.Event(), router.received
+        fences = [Fence(router, heard.set) for _ in ("control", "shell")]
+        try:
+            for fence, channel in zip(fences, ("control", "shell"), strict=True):
+                fence.send(channel)
+            with anyio.move_on_after(patience):
+                await heard.wait()
+            return heard.is_set() or router.received != seen
+        finally:
+            for fence in fences:
+                fence.withdraw()
 
     async def _end_gone(self, router: Router, ending: Ending) -> None:
         """The kernel is dead, and what it has said until then may still be on its way."""

@@ -32,6 +32,11 @@ class Request:
     heard: bool
     """Whether the kernel has said anything of it since it was sent."""
 
+    @property
+    def route(self) -> dict[str, str]:
+        """What the header of another request holds that is to reach the same shell."""
+        return {"subshell_id": self.header["subshell_id"]} if "subshell_id" in self.header else {}
+
     def on_reply(self, message: Message) -> None:
         """The reply came on shell or control."""
 

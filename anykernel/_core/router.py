@@ -40,7 +40,7 @@ from .request import Ending, Request
 from .tasks import Signal
 from .transport import Transport
 
-__all__ = ["GRACE", "Router"]
+__all__ = ["GRACE", "PATIENCE", "Router"]
 
 logger = logging.getLogger("anykernel")
 
@@ -83,6 +83,8 @@ class Router:
         self.ended = anyio.Event()
         self.restart_announced = False
         """Whether the kernel told everybody that somebody restarts it."""
+        self.received = 0
+        """Counts what has come from the kernel."""
         self.interrupts: dict[str | None, int] = {None: 0}
         """Counts the interrupts, when each is sent and when it is over: by subshell, where those hit nothing else."""
         self.listeners: list[Callable[[Ending], None]] = []
@@ -176,6 +178,7 @@ class Router:
 
     def deliver(self, message: Message) -> None:
         """Hand a received message to whom it belongs to."""
+        self.received += 1
         try:
             if isinstance(message, RawMessage):
                 message = read_rest(message, self._limits.output_limit)

@@ -37,6 +37,7 @@ from .audience import Audience
 from .clock import monotonic
 from .context import Context
 from .dispatcher import Dispatcher
+from .halves import Halves
 from .handlers import Handlers
 from .observing import Observation
 from .options import ExecuteOptions
@@ -47,6 +48,8 @@ from .tasks import Signal, run_apart
 
 __all__ = ["Run", "State"]
 
+_INTERRUPTED = {"status": "error", "ename": "KeyboardInterrupt", "evalue": "interrupted"}
+
 State = Literal["queued", "sent", "running", "settled"]
 
 
@@ -54,7 +57,7 @@ class Run(Request):
     """One execute request; queued by its dispatcher, settled by what the router hands it."""
 
     __slots__ = (
-        "_audience", "_changed", "_check", "_idle", "_interrupts", "_message", "_record", "_replied", "_router", "_settled", "_silent",
+        "_audience", "_changed", "_check", "_halves", "_message", "_record", "_router", "_settled", "_silent",
         "_started_time", "code_started", "context", "dispatcher", "doomed", "driven", "error", "fold",
         "handlers", "msg_id", "observation", "prompts", "released", "result", "state", "stopping", "timeout", "timeout_scope",
     )  # fmt: skip
@@ -81,12 +84,10 @@ class Run(Request):
         """Whether the waiting for it is over."""
         self.driven = False
         """Whether a task without a caller drives it; then it is released when this is done with it."""
-        self._replied = self._idle = False
+        self._halves = Halves(dispatcher.router, self)
         self.code_started = False
         self.stopping = self.doomed = False
         self.observation: Observation | None = None
-        # How many interrupts the kernel had been sent when this was.
-        self._interrupts = 0
         self._started_time: float | None = None
         # Made when somebody waits for them: the settling (or an error), any change of state.
         self._settled: Signal | None = None
@@ -155,7 +156,7 @@ class Run(Request):
     @property
     def ended(self) -> bool:
         """Whether the kernel has ended its code, as far as we know: then it must not be interrupted any more."""
-        return self._replied or self._idle or self.state == "settled"
+        return self._halves.any or self.state == "settled"
 
     # For those who end it.
 
@@ -209,14 +210,14 @@ class Run(Request):
         self._record.sent = time.time()
         if self.observation is not None:
             self.observation.sent()
-        self._interrupts = self._router.interrupts_of(self.header)
+        self._halves.sent()
         try:
             self._router.send(self, message)
         except Exception as exc:  # noqa: BLE001 - also what the content's own methods raise
             self._settle(same(exc))
 
     def on_reply(self, message: Message) -> None:
-        if self._replied:
+        if self._halves.replied:
             self._router.transport.dropped["repeated"] += 1
             return
         content = message.content
@@ -224,7 +225,6 @@ class Run(Request):
             content = {**content, "status": "aborted"}
         if content.get("status") not in ("ok", "error", "aborted"):
             raise ProtocolError("an execute_reply without a status")
-        self._replied = True
         record = self._record
         record.metadata = message.metadata
         record.reply, cut = bounded_reply(content, message.weight, self.context.limits.output_limit)
@@ -233,11 +233,10 @@ class Run(Request):
         count = message.content.get("execution_count")
         if isinstance(count, int):
             record.execution_count = count
-        if self._idle:
+        if self._halves.take_reply():
             self._complete()
         else:
             self._notify()
-            self._router.half_done(self, idle=False)
 
     def on_iopub(self, message: Message) -> None:
         take = self._TAKERS.get(message.header["msg_type"])
@@ -295,15 +294,13 @@ class Run(Request):
             if self.doomed:
                 self.context.start_soon(self.stop)
         elif state == "idle":
-            self._idle = True
             self._record.ended = message.header.get("date"), time.time()
-            self._notify()
             if self._started_time is not None:
                 self._record.duration = monotonic() - self._started_time
-            if self._replied:
+            if self._halves.take_idle():
                 self._complete()
             else:
-                self._router.half_done(self, idle=True, interrupted=self._was_interrupted)
+                self._notify()
 
     def on_input(self, message: Message) -> None:
         if self.over or (self.handlers is not None and self.handlers.left):
@@ -327,22 +324,22 @@ class Run(Request):
         self._record.incomplete_reason = reason
 
     def on_grace_over(self) -> None:
-        if not self._replied and self._was_interrupted:
+        if not self._halves.replied and self._halves.interrupted:
             # The interrupt hit the kernel where it was about to reply (ipykernel then sends none).
-            self._record.reply = {"status": "error", "ename": "KeyboardInterrupt", "evalue": "interrupted"}
+            self._record.reply = dict(_INTERRUPTED)
             self._settle()
-        elif self._replied:
+        elif self._halves.replied and self._halves.idle:
+            self._complete()
+        elif self._halves.replied:
             self._record.incomplete_reason = "the kernel replied, and did not say that it was done"
             self._settle()
+        elif self._halves.doubt():
+            self._notify()
         else:
             self._settle(lambda: ProtocolError("the kernel finished the code without a reply", result=self.result))
 
     def on_end(self, ending: Ending) -> None:
         self._settle(lambda: ending(self.result))
-
-    @property
-    def _was_interrupted(self) -> bool:
-        return self._interrupts != self._router.interrupts_of(self.header)
 
     def _code_runs(self) -> None:
         if not self.code_started:
@@ -360,6 +357,9 @@ class Run(Request):
         if self.state == "settled":
             return
         self._router.forget(self)
+        self._halves.drop()
+        if self.code_started and self.result.status == "aborted":  # some kernels' word for code that they interrupted
+            self._record.reply = {**_INTERRUPTED, **self._record.reply, "status": "error"}
         if self.state == "running" and self._record.ended is None:
             self._record.ended = None, time.time()
         self.state = "settled"

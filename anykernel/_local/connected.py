@@ -51,7 +51,7 @@ class Connected(Owner):
             raise router.ending(None)
         with anyio.move_on_after(self.options.shutdown_timeout):
             try:
-                await ask(router, "shutdown_request", {"restart": False}, channel="control")
+                await ask(router, "shutdown_request", {"restart": False}, channel="control", bounded=False)
             except KernelDiedError:
                 pass  # it was quicker to go than to answer
             else:

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from .._core import Connection, Ending, Home, Router, Witness, closed_ending
@@ -70,6 +71,11 @@ class Launched(Restartable):
                 await self._request_interrupt(connection.router)  # Deno, whose kernelspec does not say so
             elif self.witness is not None:
                 self.witness.interrupted()
+
+    async def _lives(self, router: Router, patience: float) -> bool:  # noqa: ARG002
+        # The process is the better witness, and its end is waited for: code may hold up whatever else would answer.
+        await anyio.lowlevel.checkpoint()
+        return True
 
     @asynccontextmanager
     async def _launch(self) -> AsyncIterator[Connection]:

@@ -125,6 +125,7 @@ async def test_what_others_put_out_holds_no_end_back_for_ever(monkeypatch):
         request = await script.next()
         script.start(request)
         script.status(request, "idle")
+        await script.answer_fence()
         with pytest.raises(ProtocolError, match="without a reply"):
             await execution.wait()
         tasks.start_soon(script.answer_nothing, "unknown_request")
@@ -146,6 +147,7 @@ async def test_idle_without_a_reply_is_an_error_not_a_hang():
         script.start(request)
         script.publish(request, "stream", name="stdout", text="partial")
         script.status(request, "idle")
+        await script.answer_fence()
         with pytest.raises(ProtocolError) as caught:
             await execution.wait()
         assert caught.value.result.stdout == "partial"
@@ -784,6 +786,78 @@ async def test_messages_gives_every_iopub_message_also_orphans_and_unknown_types
             await everything.receive()
 
 
+@pytest.mark.parametrize("word", ["abort", "aborted"])
+async def test_what_has_begun_is_not_told_as_what_never_ran(word):
+    async with scripted_kernel() as (kernel, script):
+        for publish in (script.start, lambda request: script.publish(request, "stream", name="stdout", text="out")):
+            execution = await kernel.submit("code")
+            request = await script.next()
+            script.status(request, "busy")
+            # The reply may be here before what was published ahead of it.
+            script.reply(request, status=word)
+            await settled_turns()
+            publish(request)
+            script.status(request, "idle")
+            result = await execution.wait()
+            assert (result.status, result.error.ename) == ("error", "KeyboardInterrupt")
+
+
+@pytest.mark.usefixtures("short_grace")
+async def test_an_idle_that_is_not_the_kernels_changes_nothing():
+    async with scripted_kernel() as (kernel, script):
+        execution = await kernel.submit("code")
+        request = await script.next()
+        script.start(request)
+        script.status(request, "idle")  # a child's
+        fence = await script.receive()
+        assert fence.msg_type == "kernel_info_request"
+        assert execution.state == "running"
+        script.publish(request, "stream", name="stdout", text="more")
+        script.reply(request)
+        await settled_turns()
+        script.publish(request, "stream", name="stdout", text=", and the rest")
+        script.status(request, "idle")
+        script.finish(fence)
+        result = await execution.wait()
+        assert (result.ok, result.complete, result.stdout) == (True, True, "more, and the rest")
+        assert len(router(kernel)) == 0
+
+
+@pytest.mark.usefixtures("short_grace")
+async def test_code_whose_idle_was_not_the_kernels_can_be_stopped():
+    async with scripted_kernel() as (kernel, script), anyio.create_task_group() as tasks:
+        execution = await kernel.submit("code")
+        request = await script.next()
+        script.start(request)
+        script.status(request, "idle")
+        assert (await script.receive()).msg_type == "kernel_info_request"
+        tasks.start_soon(execution.cancel)
+        interrupt = await script.next("interrupt_request")
+        script.finish(interrupt)
+        script.finish(request, status="error", ename="KeyboardInterrupt")
+        assert (await execution.wait()).error.ename == "KeyboardInterrupt"
+
+
+async def test_a_missed_heartbeat_is_no_death_while_the_kernel_answers_or_when_it_never_beat():
+    async with (
+        scripted_kernel(heartbeat_interval=0.05, heartbeat_misses=2) as (kernel, script),
+        kernel.events() as events,
+    ):
+        await settled_turns()
+        script.transport.beating = False
+        assert (await events.receive()).kind == "disconnected"
+        for _ in range(2):
+            await script.answer_fence()
+        assert kernel.is_alive
+        script.transport.beating = True
+        with anyio.fail_after(5), anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: answering(script))
+                assert (await events.receive()).kind == "reconnected"
+                scope.cancel()
+        assert kernel.is_alive
+
+
 async def test_a_lost_heartbeat_ends_pending_calls():
     async with scripted_kernel(heartbeat_interval=0.05, heartbeat_misses=3) as (kernel, script):
         execution = await kernel.submit("code")
@@ -991,8 +1065,13 @@ async def test_replies_with_unknown_statuses():
         async def kernel_side():
             for status in statuses:
                 request = await script.next()
-                script.start(request)
+                if status == "splendid":
+                    script.start(request)
+                else:
+                    script.status(request, "busy")
                 script.finish(request, status=status)
+                if status == "splendid":
+                    await script.answer_fence()
 
         tasks.start_soon(kernel_side)
         with pytest.raises(ExecutionAbortedError):

@@ -43,6 +43,12 @@ class Script:
         self.status(request, "busy")
         self.status(request, "idle")
 
+    async def answer_fence(self) -> None:
+        """Answer what is sent to see whether the kernel still answers."""
+        request = await self.receive()
+        assert request.msg_type == "kernel_info_request", request
+        self.finish(request, **INFO)
+
     async def receive(self) -> Message:
         return await self.transport.receive()
 

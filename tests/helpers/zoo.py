@@ -1,8 +1,8 @@
 """The kernels that tests are run on.
 
-ipykernel 7, xeus-python, bash_kernel and async-kernel come with the tests' dependencies. ipykernel 6 needs an
-environment of its own: the variable ANYKERNEL_TEST_IPYKERNEL6 names its Python. R's kernel is Debian's r-irkernel; Deno
-is PyPI's "deno", or what the variable ANYKERNEL_TEST_DENO names.
+ipykernel 7, xeus-python, bash_kernel, async-kernel and Deno come with the tests' dependencies. ipykernel 6 needs an
+environment of its own: the variable ANYKERNEL_TEST_IPYKERNEL6 names its Python. R's comes with the system (Debian:
+r-cran-irkernel).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,26 +25,39 @@ IPYKERNEL = tuple(map(int, importlib.metadata.version("ipykernel").split(".")[:2
 
 IPYKERNEL6 = os.environ.get("ANYKERNEL_TEST_IPYKERNEL6")
 
-# R says by its library's directory whether it has the kernel.
-HAS_R = shutil.which("R") is not None and any(
-    Path(place, "IRkernel").is_dir() for place in ("/usr/lib/R/site-library", "/usr/local/lib/R/site-library")
-)
-DENO = os.environ.get("ANYKERNEL_TEST_DENO") or shutil.which("deno", path=f"{Path(sys.executable).parent}:{os.defpath}")
-
 PYTHON = {
     "print": "print('out')",
     "value": "6 * 7",
     "error": "1 / 0",
     "sleep": "import time; time.sleep(60)",
     "busy": "while True: pass",
+    "show": "print({})",
+    "begin": "prin",
 }
 
 
+def _find_deno():
+    beside = Path(sys.executable).with_name("deno")
+    return str(beside) if beside.exists() else shutil.which("deno")
+
+
+def _find_r():
+    """R, where it has its kernel."""
+    r = shutil.which("R")
+    if r is None:
+        return None
+    asked = subprocess.run([r, "--slave", "-e", "find.package('IRkernel')"], capture_output=True, check=False)
+    return r if asked.returncode == 0 else None
+
+
 class Case:
-    def __init__(self, argv, module, code=PYTHON, *, interrupt_mode="signal", interruptible=True, shutdown_timeout=5):
+    def __init__(
+        self, argv, module, code=PYTHON, *, interrupt_mode="signal", interruptible=True, shutdown_timeout=5, ipc=True
+    ):
         self.spec = KernelSpec(argv=[arg or "" for arg in argv], interrupt_mode=interrupt_mode)
         self.code = code
         self.interruptible = interruptible
+        self.ipc = ipc
         self.options = {"shutdown_timeout": shutdown_timeout}
         self.installed = argv[0] is not None and (module is None or importlib.util.find_spec(module) is not None)
 
@@ -62,7 +76,15 @@ CASES = {
     "bash_kernel": Case(
         [sys.executable, "-m", "bash_kernel", "-f", "{connection_file}"],
         "bash_kernel",
-        {"print": "echo out", "value": None, "error": "false", "sleep": "sleep 60", "busy": "while true; do :; done"},
+        {
+            "print": "echo out",
+            "value": None,
+            "error": "false",
+            "sleep": "sleep 60",
+            "busy": "while true; do :; done",
+            "show": "echo {}",
+            "begin": "ech",
+        },
         shutdown_timeout=0.5,
     ),
     "async-kernel": Case(
@@ -70,41 +92,42 @@ CASES = {
         "async_kernel",
         interrupt_mode="message",
     ),
-}
-
-# Those that only the tests of interrupts and ends are run on.
-OTHERS = {
-    # Debian's r-irkernel, and what PyPI's "deno" puts beside this Python.
+    # One thread does everything: while code runs, its heart stands still.
     "R": Case(
-        ["R" if HAS_R else None, "--slave", "-e", "IRkernel::main()", "--args", "{connection_file}"],
+        [_find_r(), "--slave", "-e", "IRkernel::main()", "--args", "{connection_file}"],
         None,
         {
-            "print": "cat('out\\n')",
+            "print": 'cat("out\\n")',
             "value": None,
-            "error": "stop('no')",
+            "error": 'stop("no")',
             "sleep": "Sys.sleep(60)",
             "busy": "while (TRUE) {}",
+            "show": "cat({})",
+            "begin": "prin",
         },
     ),
     # It ends on SIGINT.
     "Deno": Case(
-        [DENO, "jupyter", "--kernel", "--conn", "{connection_file}"],
+        [_find_deno(), "jupyter", "--kernel", "--conn", "{connection_file}"],
         None,
         {
-            "print": "console.log('out')",
-            "value": "6 * 7",
-            "error": "throw new Error('no')",
-            "sleep": "await new Promise(done => setTimeout(done, 60000))",
+            "print": 'console.log("out")',
+            "value": None,
+            "error": 'throw new Error("no")',
+            "sleep": "await new Promise((done) => setTimeout(done, 60000))",
             "busy": "while (true) {}",
+            "show": "console.log({})",
+            "begin": "consol",
         },
         interruptible=False,
+        ipc=False,
     ),
 }
 
 
 def installed(name):
     """A case, or the test is skipped."""
-    case = {**CASES, **OTHERS}[name]
+    case = CASES[name]
     if not case.installed:
         pytest.skip(f"{name} is not installed")
     return case

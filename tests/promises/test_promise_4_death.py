@@ -10,6 +10,7 @@ import time
 import pytest
 
 from anykernel import (
+    ExecutionTimeoutError,
     KernelDiedError,
     KernelStartError,
     KernelStartTimeoutError,
@@ -97,15 +98,25 @@ async def test_a_killed_child_is_the_codes_own_business():
         assert kernel.is_alive
 
 
-async def test_a_stopped_process_is_dead_when_its_heartbeat_is_missed():
-    async with open_kernel(heartbeat_interval=0.1, heartbeat_misses=5) as kernel:
-        execution = await kernel.submit("print('partial', flush=True); import time; time.sleep(100)")
+async def test_a_stopped_process_is_told_and_goes_on_where_it_was_stopped():
+    async with (
+        open_kernel(heartbeat_interval=0.1, heartbeat_misses=3, shutdown_timeout=0.5, interrupt_timeout=0.5) as kernel,
+        kernel.events() as events,
+    ):
+        execution = await kernel.submit("print('partial', flush=True); import time; time.sleep(1); 6 * 7")
         async for _ in execution:
             break
         os.kill(kernel.pid, signal.SIGSTOP)
-        error = await dies(execution)
-        assert "heartbeat" in str(error)
-        assert error.result.stdout == "partial\n"
+        event = await events.receive()
+        assert (event.kind, "heartbeat" in event.detail) == ("disconnected", True)
+        assert kernel.is_alive
+        os.kill(kernel.pid, signal.SIGCONT)
+        assert (await events.receive()).kind == "reconnected"
+        assert (await execution.wait()).data["text/plain"] == "42"
+        os.kill(kernel.pid, signal.SIGSTOP)
+        with pytest.raises(ExecutionTimeoutError) as caught:
+            await kernel.execute("1", timeout=0.1)
+        assert not caught.value.settled
         await kernel.restart()
         assert (await kernel.execute("1 + 1")).data["text/plain"] == "2"
 
