@@ -249,6 +249,8 @@ class MainExecutor(Executor):
         """Whether the shell runs anything: interrupts end some kernels that do not (xeus-python, for one)."""
         router, dispatcher = connection.router, connection.dispatcher
         for run in dispatcher.in_flight:
+            if _running(connection):  # with more than one in flight, others wait behind it
+                break
             if isinstance(run, Run) and run.state == "sent":
                 with anyio.move_on_after(self.link.limits.interrupt_timeout):
                     await run.wait_until(lambda sent=run: sent.state != "sent")  # type: ignore[misc]

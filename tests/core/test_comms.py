@@ -20,7 +20,7 @@ from anykernel import (
 )
 
 from ..helpers.scripted import scripted_kernel
-from ..helpers.zoo import IPYKERNEL, installed
+from ..helpers.zoo import IPYKERNEL, each, installed
 
 TARGETS = """
 from comm import create_comm, get_comm_manager
@@ -193,7 +193,7 @@ async def test_a_widget_is_followed_and_changed_by_the_client_that_owns_it():
 
 
 # bash_kernel has none, as the scripted kernel below that does not list them.
-@pytest.mark.parametrize("name", ["ipykernel 6", "xeus-python", "async-kernel"])
+@pytest.mark.parametrize("name", each(["ipykernel 6", "xeus-python", "async-kernel"]))
 async def test_other_kernels_have_comms_or_say_that_they_have_none(name):
     async with installed(name).open() as kernel:
         with pytest.raises(UnsupportedError):

@@ -25,7 +25,7 @@ from anykernel import (
 from anykernel._protocol.values import encode
 
 from ..helpers.scripted import INFO, scripted_kernel
-from ..helpers.zoo import CASES, PYTHON, Case, installed
+from ..helpers.zoo import CASES, PYTHON, Case, each, installed
 
 PYTHONS = [name for name, case in CASES.items() if case.code is PYTHON]
 
@@ -50,7 +50,7 @@ async def wait():
 """
 
 
-@pytest.fixture(params=PYTHONS)
+@pytest.fixture(params=each(PYTHONS))
 def case(request):
     return installed(request.param)
 

@@ -7,7 +7,7 @@ import pytest
 from anykernel import ConnectionClosedError, KernelDiedError, Message, open_kernel
 
 from ..helpers.scripted import scripted_kernel
-from ..helpers.zoo import installed
+from ..helpers.zoo import each, installed
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -116,7 +116,7 @@ async def test_a_restart_ends_all_widgets_and_after_a_death_they_can_be_looked_a
                 pass
 
 
-@pytest.mark.parametrize("name", ["xeus-python", "async-kernel", "ipykernel 6"])
+@pytest.mark.parametrize("name", each(["xeus-python", "async-kernel", "ipykernel 6"]))
 async def test_other_kernels_have_widgets_too(name):
     async with installed(name).open() as kernel, kernel.widgets() as widgets:
         tried = await kernel.execute("from ipywidgets import Output, Text")

@@ -125,6 +125,12 @@ CASES = {
 }
 
 
+def each(names=tuple(CASES)):
+    """These kernels as a test's parameters: the first on all event loops, each other one on one of them, and the rest heavy."""
+    loops = ("asyncio", "uvloop", "trio")
+    return [pytest.param(name, marks=[pytest.mark.once(loops[n % 3])] if n else []) for n, name in enumerate(names)]
+
+
 def installed(name):
     """A case, or the test is skipped."""
     case = CASES[name]

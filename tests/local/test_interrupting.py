@@ -14,7 +14,7 @@ from jupyter_client.kernelspec import KernelSpec
 
 from anykernel import ExecutionTimeoutError, open_kernel
 
-from ..helpers.zoo import installed
+from ..helpers.zoo import each, installed
 
 IPYKERNEL = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
 
@@ -69,9 +69,7 @@ async def test_an_interrupt_by_hand_reaches_the_children_when_it_is_not_enough()
             await execution.wait()
 
 
-@pytest.mark.parametrize(
-    "name", ["ipykernel 7", "ipykernel 6", "xeus-python", "bash_kernel", "async-kernel", "R", "Deno"]
-)
+@pytest.mark.parametrize("name", each())
 async def test_an_idle_kernel_survives_interrupts_and_is_left_soon(name):
     case = installed(name)
     async with open_kernel(case.spec) as kernel:

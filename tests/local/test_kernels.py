@@ -10,10 +10,10 @@ import pytest
 
 from anykernel import ExecutionTimeoutError, KernelDiedError, UnsupportedError, connect_kernel
 
-from ..helpers.zoo import CASES, PYTHON, installed
+from ..helpers.zoo import PYTHON, each, installed
 
 
-@pytest.fixture(params=list(CASES))
+@pytest.fixture(params=each())
 def case(request):
     return installed(request.param)
 

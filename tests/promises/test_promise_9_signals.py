@@ -11,9 +11,10 @@ import pytest
 import anykernel._core.asking
 from anykernel import ExecutionTimeoutError, ProtocolError, UnsupportedError, open_kernel
 
-from ..helpers.zoo import installed
+from ..helpers.zoo import each, installed
 
 
+@pytest.mark.once("asyncio")
 async def test_a_heart_that_stands_still_while_code_runs_is_no_death():
     async with (
         installed("R").open(heartbeat_interval=0.1, heartbeat_misses=2) as kernel,
@@ -28,6 +29,7 @@ async def test_a_heart_that_stands_still_while_code_runs_is_no_death():
         assert (await kernel.execute(held)).data["text/plain"] == "42"
 
 
+@pytest.mark.once("trio")
 async def test_a_forked_child_that_says_idle_changes_nothing_for_its_parents_cell():
     code = "import os, time\nif os.fork(): time.sleep(3); print('parent')\nelse: print('child', flush=True)"
     async with open_kernel() as kernel:
@@ -37,7 +39,7 @@ async def test_a_forked_child_that_says_idle_changes_nothing_for_its_parents_cel
         assert (await kernel.execute("6 * 7")).data["text/plain"] == "42"
 
 
-@pytest.mark.parametrize("name", ["R", "bash_kernel", "ipykernel 7", "async-kernel"])
+@pytest.mark.parametrize("name", each(["ipykernel 7", "R", "bash_kernel", "async-kernel"]))
 async def test_interrupted_code_is_not_told_as_code_that_never_ran(name):
     case = installed(name)
     async with case.open() as kernel:
@@ -48,7 +50,7 @@ async def test_interrupted_code_is_not_told_as_code_that_never_ran(name):
         assert "never" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["R", "bash_kernel", "ipykernel 7", "async-kernel", "xeus-python", "Deno"])
+@pytest.mark.parametrize("name", each(["ipykernel 7", "R", "bash_kernel", "async-kernel", "xeus-python", "Deno"]))
 async def test_requests_that_no_kernel_knows_end_on_every_channel(name, monkeypatch):
     monkeypatch.setattr(anykernel._core.asking, "GRACE", 0.5)
     monkeypatch.setattr(anykernel._core.asking, "PATIENCE", 1)
