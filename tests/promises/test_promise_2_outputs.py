@@ -26,7 +26,7 @@ async def test_200_tasks_each_get_their_own_reply_and_output():
     assert sorted(r.execution_count for r in results.values()) == list(range(1, 201))
 
 
-@pytest.mark.heavy
+@pytest.mark.once("uvloop")
 async def test_20000_outputs_arrive_in_order_though_the_event_loop_is_blocked():
     async with open_kernel(output_limit=2**30) as kernel:
         execution = await kernel.submit("for i in range(20000): display({'text/plain': str(i)}, raw=True)")
@@ -102,7 +102,7 @@ async def test_output_beyond_the_limit_is_dropped_from_the_middle_and_the_result
         assert not (await kernel.execute("print('small')")).truncated
 
 
-@pytest.mark.heavy
+@pytest.mark.once("trio")
 async def test_100_mb_in_one_output_and_10_mb_of_code():
     async with open_kernel() as kernel:
         result = await kernel.execute("print('x' * 100_000_000)")
