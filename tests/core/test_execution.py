@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+import anykernel._core.halves
 import anykernel._core.kernel
 import anykernel._core.router
 import anykernel._core.stopping
@@ -803,7 +804,8 @@ async def test_what_has_begun_is_not_told_as_what_never_ran(word):
 
 
 @pytest.mark.usefixtures("short_grace")
-async def test_an_idle_that_is_not_the_kernels_changes_nothing():
+async def test_an_idle_that_is_not_the_kernels_changes_nothing(monkeypatch):
+    monkeypatch.setattr(anykernel._core.halves, "AHEAD", 0.1)  # the reply comes later than that
     async with scripted_kernel() as (kernel, script):
         execution = await kernel.submit("code")
         request = await script.next()
@@ -812,6 +814,7 @@ async def test_an_idle_that_is_not_the_kernels_changes_nothing():
         fence = await script.receive()
         assert fence.msg_type == "kernel_info_request"
         assert execution.state == "running"
+        monkeypatch.setattr(anykernel._core.router, "GRACE", 60)  # what is missing is waited for
         script.publish(request, "stream", name="stdout", text="more")
         script.reply(request)
         await settled_turns()

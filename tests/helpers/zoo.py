@@ -52,12 +52,21 @@ def _find_r():
 
 class Case:
     def __init__(
-        self, argv, module, code=PYTHON, *, interrupt_mode="signal", interruptible=True, shutdown_timeout=5, ipc=True
+        self,
+        argv,
+        module,
+        code=PYTHON,
+        *,
+        interrupt_mode="signal",
+        interruptible=True,
+        shutdown_timeout=5,
+        ipc=True,
+        late=False,
     ):
         self.spec = KernelSpec(argv=[arg or "" for arg in argv], interrupt_mode=interrupt_mode)
         self.code = code
         self.interruptible = interruptible
-        self.ipc = ipc
+        self.ipc, self.late = ipc, late
         self.options = {"shutdown_timeout": shutdown_timeout}
         self.installed = argv[0] is not None and (module is None or importlib.util.find_spec(module) is not None)
 
@@ -121,6 +130,7 @@ CASES = {
         },
         interruptible=False,
         ipc=False,
+        late=True,
     ),
 }
 

@@ -135,6 +135,7 @@ async def test_a_kernel_that_was_connected_to_is_found_dead(how):
         async with connect_kernel(kernel.connection, heartbeat_interval=0.1, heartbeat_misses=5) as other:
             execution = await other.submit("import time; time.sleep(100)")
             queued = await other.submit("1")
+            assert await other._link.connection.router.transport.beat(10)  # only a heart that has beaten can stop
             os.kill(kernel.pid, how)
             await dies(execution)
             await dies(queued)

@@ -70,7 +70,7 @@ def test_every_public_name_is_here_and_has_its_docstring():
 
 def test_the_main_things_work_without_async(kernel):
     assert kernel.execute("x = 20; x + 1").data["text/plain"] == "21"
-    assert [output.text for output in kernel.stream("for i in range(3): print(i, flush=True)")] == ["0\n", "1\n", "2\n"]
+    assert [output.text for output in kernel.stream("for i in range(3): display(i)")] == ["0", "1", "2"]
     execution = kernel.submit("'done'")
     assert execution.wait().text == "'done'"
     assert [output.text for output in execution] == ["'done'"]
