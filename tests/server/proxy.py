@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -91,8 +93,8 @@ class Proxy:
 
         await asyncio.gather(pipe(reader, other_writer), pipe(other_reader, writer))
 
-    async def _start(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+    async def _start(self, port=0):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _stop(self):
@@ -126,3 +128,26 @@ def proxied(target):
         proxy._loop.call_soon_threadsafe(stopping.set)
         thread.join(10)
         proxy._loop.close()
+
+
+@contextmanager
+def proxy_process(target, port):
+    """A proxy in a process of its own, which can be killed; yields that."""
+    argv = [sys.executable, "-m", "tests.server.proxy", str(target), str(port)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+async def _run(target, port):
+    proxy = Proxy(target)
+    await proxy._start(port)
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_run(*map(int, sys.argv[1:])))
