@@ -21,7 +21,7 @@ from .._core import Home
 from .._protocol import V1, ServerError
 from .._transports import WebSocket
 from .address import Address, check_token
-from .answers import Answer, asks_who, error_of
+from .answers import Answer, asks_who, error_of, hub_of
 
 __all__ = ["Http", "TokenSource", "open_http"]
 
@@ -91,11 +91,21 @@ class Http:
         for last in (False, True):
             token = await self._current_token()
             answer = await self._send(method, where, segments, json, timeout or self.timeout)
-            if answer.status in ok and (answer.status == 204 or answer.is_json):
+            # (A hub says that it did something by the status alone.)
+            if answer.status in ok and (answer.status == 204 or answer.is_json or (address and not answer.body)):
                 return answer
             if last or not asks_who(answer) or not await self._refresh(token):
                 break
         raise error_of(answer, where.shown(*segments))
+
+    async def is_up(self, *segments: str) -> bool:
+        """Whether the server itself answers here; False where its hub does, as it does not run.
+
+        Raises:
+            ServerError: there was no answer.
+        """
+        await self._current_token()
+        return not hub_of(await self._send("GET", self.address, segments, None, self.timeout))
 
     async def upgrade(self, *segments: str, **query: str) -> WebSocket:
         """Open a WebSocket.

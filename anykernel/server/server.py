@@ -12,6 +12,7 @@ from .._transports import open_recorder
 from .address import Address, check_headers, check_token
 from .behind import Connected, Opened
 from .http import TokenSource, open_http
+from .hub import start_server
 from .models import RunningKernel, ServerKernelSpec
 from .remote import Remote
 
@@ -169,6 +170,7 @@ async def open_server(
     proxy: str | None = None,
     timeout: float = 30.0,
     reconnect_timeout: float = 60.0,
+    start: bool = False,
 ) -> AsyncIterator[Server]:
     """Use the kernels of a server, for the length of a block.
 
@@ -185,6 +187,8 @@ async def open_server(
         timeout: seconds for each answer of the server.
         reconnect_timeout: seconds for which a lost connection may stay lost before what is pending ends with
             `OutcomeUnknownError`.
+        start: whether a hub is asked to start this user's server if it does not run; that may take minutes, and goes on if
+            this is cancelled.
 
     Raises:
         ArgumentError: an argument is unusable.
@@ -210,6 +214,8 @@ async def open_server(
         ssl_context=ssl_context, proxy=proxy, timeout=answer_seconds,
     ) as http:  # fmt: skip
         remote = Remote(http)
+        if start:
+            await start_server(http)
         await remote.kernelspecs()
         yield Server(remote, lost_seconds)
 

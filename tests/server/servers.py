@@ -126,3 +126,75 @@ def kernel_gateway(directory, *args, token=TOKEN, **options):
         f"--KernelGatewayApp.auth_token={token}", "--JupyterWebsocketPersonality.list_kernels=True", *args,
         token=token, **options,
     )  # fmt: skip
+
+
+def enterprise_gateway(directory, *args, token=TOKEN, **options):
+    """An Enterprise Gateway; it wants another `python`."""
+    return running(
+        "enterprise_gateway", directory,
+        "--EnterpriseGatewayApp.ip=127.0.0.1", "--EnterpriseGatewayApp.port_retries=0",
+        f"--EnterpriseGatewayApp.auth_token={token}", "--EnterpriseGatewayApp.list_kernels=True",
+        "--EnterpriseGatewayApp.unauthorized_users={}", *args,
+        token=token, **options,
+    )  # fmt: skip
+
+
+HUB = """
+c.JupyterHub.bind_url = "http://127.0.0.1:{port}/prefix/"
+c.JupyterHub.hub_port = {hub_port}
+c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{proxy_port}"
+c.ConfigurableHTTPProxy.command = {proxy!r}
+c.JupyterHub.authenticator_class = "dummy"
+c.Authenticator.allow_all = True
+c.JupyterHub.spawner_class = "simple"
+c.Spawner.args = ["--allow-root"]
+c.Spawner.environment = {{"PATH": {path!r}}}
+c.JupyterHub.services = [{{"name": "tests", "api_token": {token!r}}}]
+c.JupyterHub.load_roles = [{{"name": "all", "scopes": ["admin:users", "admin:servers", "tokens"], "services": ["tests"]}}]
+"""
+
+
+class RunningHub(RunningServer):
+    """A hub's process, and where it is; it has one user."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.ask("POST", "hub/api/users/ada")
+        self.user_url = f"{self.url}user/ada/"
+        self.user_token = self.ask("POST", "hub/api/users/ada/tokens", {})[1]["token"]
+
+
+@contextmanager
+def jupyter_hub(directory, python, proxy):
+    """A hub with a server for each user; `proxy` is the command of configurable-http-proxy."""
+    port, token = free_port(), os.urandom(16).hex()
+    config = Path(directory) / "config.py"
+    path = f"{Path(python).parent}:{os.environ['PATH']}"
+    config.write_text(
+        HUB.format(port=port, hub_port=free_port(), proxy_port=free_port(), proxy=proxy, path=path, token=token)
+    )
+    log = Path(directory) / "hub.log"
+    environment = {**os.environ, "HOME": str(directory), "PATH": path}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [python, "-m", "jupyterhub", "-f", config],
+            cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + START
+            while True:
+                try:
+                    hub = RunningHub(process, f"http://127.0.0.1:{port}/prefix/", token, log)
+                    break
+                except OSError as exc:
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        raise RuntimeError(f"the hub does not answer ({exc}): {log.read_text()[-3000:]}") from exc
+                    time.sleep(0.1)  # there is no event to wait for
+            yield hub
+        finally:
+            process.terminate()  # it stops its users' servers
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)

@@ -21,7 +21,10 @@ from anykernel import (
 from .servers import TOKEN
 
 # By default the most usual server only, on every event loop.
-PLACES = ["jupyter", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("zmq", "legacy", "gateway"))]
+PLACES = [
+    "jupyter",
+    *(pytest.param(name, marks=pytest.mark.heavy) for name in ("zmq", "legacy", "gateway", "behind", "enterprise")),
+]
 
 
 @pytest.fixture(scope="module", params=PLACES)
@@ -56,7 +59,7 @@ async def own_kernel(place):
 
 @pytest.fixture
 def is_legacy(request):
-    return "legacy" in request.node.name
+    return "legacy" in request.node.name or "behind" in request.node.name
 
 
 async def test_each_of_many_at_once_gets_its_own_output_and_reply(kernel):
@@ -116,6 +119,11 @@ async def test_input_is_asked_of_the_caller(kernel):
 
 
 async def test_a_subshell_works_beside_the_main_shell(kernel):
+    if not kernel.supports_subshells:  # ipykernel 6, which an Enterprise Gateway's environment has
+        with pytest.raises(UnsupportedError):
+            async with kernel.subshell():
+                pass
+        return
     long = await kernel.submit("import time\nwhile True: time.sleep(0.01)")
     async with kernel.subshell() as subshell:
         assert await subshell.evaluate("1 + 1") == 2
