@@ -30,7 +30,8 @@ from .._protocol import (
     error_of,
 )
 from .._transports import WebSocket, WebSocketTransport
-from .mending import Identity, MendingTransport
+from .identity import Identity
+from .mending import MendingTransport
 from .remote import Remote, new_id
 
 __all__ = ["Behind", "Connected", "Opened"]

@@ -8,6 +8,7 @@ connection or a server's rate limit has swallowed. All that a kernel sends passe
 
 from __future__ import annotations
 
+import base64
 import os
 import threading
 from collections import deque
@@ -135,6 +136,9 @@ class Inside:
             "entries": [[entry[4], len(entry[5])] for entry in chosen],
         }
         buffers = [frame for entry in chosen for frame in entry[5]]
+        if content.get("text"):  # what is binary does not come through
+            reply["frames"] = [base64.b64encode(frame).decode() for frame in buffers]
+            buffers = []
         self._send(stream, "anykernel_journal_reply", reply, parent, ident=ident, buffers=buffers)
 
     # Code under this process's own name, whose buffers may have come in pieces before it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import pkgutil
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -52,10 +53,11 @@ class Page(msgspec.Struct, frozen=True):
 class Journal:
     """Reads what a process keeps for one client, and sends code under the process's own name."""
 
-    def __init__(self, asker: Asker, client: str, alias: str) -> None:
+    def __init__(self, asker: Asker, client: str, alias: str, *, as_text: bool) -> None:
         self.alias = alias
         """What `execute_request` is called there."""
         self._asker = asker
+        self._as_text = as_text
         self._client = client
 
     async def read(
@@ -73,12 +75,15 @@ class Journal:
             content["after"] = after
         elif after_id is not None:
             content["after_id"] = after_id
+        if self._as_text:
+            content["text"] = True
         reply = await self._asker.ask(JOURNAL, content)
         if reply is None or reply.content.get("status") != "ok":
             return None
         content = reply.content
+        frames = tuple(map(base64.b64decode, content["frames"])) if self._as_text else reply.buffers
         return Page(
-            list(_messages(content["entries"], reply.buffers)), content["number"], content["more"], content["complete"]
+            list(_messages(content["entries"], frames)), content["number"], content["more"], content["complete"]
         )
 
     def split(self, message: Message) -> Iterator[Message]:
@@ -98,8 +103,11 @@ class Journal:
         yield msgspec.structs.replace(message, metadata=metadata, buffers=())
 
 
-async def install(asker: Asker, client: str, limit: int) -> Journal | None:
-    """Have the kernel keep what it sends to a client; None where it cannot, or the server keeps that from it."""
+async def install(asker: Asker, client: str, limit: int, *, as_text: bool) -> Journal | None:
+    """Have the kernel keep what it sends to a client; None where it cannot, or the server keeps that from it.
+
+    With ``as_text`` nothing binary goes either way.
+    """
     source = (pkgutil.get_data(__package__ or "", "inside.py") or b"").decode()
     # Nothing of it stays in the user's namespace.
     code = (
@@ -123,7 +131,7 @@ async def install(asker: Asker, client: str, limit: int) -> Journal | None:
         alias = _alias_of(reply)
         if alias is None:
             return None
-        journal = Journal(asker, client, alias)
+        journal = Journal(asker, client, alias, as_text=as_text)
         # A server may let certain types of messages pass only, and drops the others without a word.
         if await journal.read() is not None:
             return journal

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
@@ -38,9 +37,10 @@ from .._protocol import (
 )
 from .._transports import WebSocketTransport
 from .asker import Asker, UnansweredError
+from .identity import Identity
 from .journal import Journal, Page, install
 
-__all__ = ["Identity", "MendingTransport"]
+__all__ = ["MendingTransport"]
 
 # Seconds for which the server is asked often, once there was a sign of the kernel's end.
 SUSPICION = 10.0
@@ -50,27 +50,14 @@ LOOK_INTERVAL = 0.25
 # under another identity. (What holds Python's lock may keep it from answering; then nothing is lost by this.)
 PATIENCE = 10.0
 LONGEST_PATIENCE = 60.0
+# Seconds after which a request without a reply is doubted, where it can be lost without a sign: at first and at last.
+FIRST_DOUBT = 10.0
+LONGEST_DOUBT = 300.0
 # How many ids of messages that came are remembered, and of requests without a reply.
 RECENT = 16384
 
 # How a server begins its notices that it drops output.
 _LIMITS = ("IOPub message rate exceeded", "IOPub data rate exceeded")
-
-
-class Identity:
-    """As whom the server knows us, by the ``session_id`` in a WebSocket's URL.
-
-    It stays the same as far as that helps: with it the server closes what is left of a lost connection, and the kernel drops
-    what that held. It must not be how our messages' ids begin: those of the server's own questions do.
-    """
-
-    def __init__(self) -> None:
-        self.session_id = ""
-        self.renew()
-
-    def renew(self) -> None:
-        """Be somebody else from the next WebSocket on."""
-        self.session_id = f"anykernel-{os.urandom(12).hex()}"
 
 
 class MendingTransport:
@@ -124,9 +111,9 @@ class MendingTransport:
     async def settle_in(self, client: str, info: KernelInfo, limit: int) -> None:
         """The kernel has said what it is, to a client of this session: make of it what we can, before it is used."""
         self._client = client
-        if info.implementation == "ipython" and info.language == "python" and not self._line.legacy:
+        if info.implementation == "ipython" and info.language == "python":
             try:
-                self._journal = await install(self._asker, client, limit)
+                self._journal = await install(self._asker, client, limit, as_text=self._line.legacy)
             except UnansweredError:
                 self._journal = None
         self.ready = True
@@ -157,6 +144,7 @@ class MendingTransport:
         self._receiver = receiver
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._mend, tasks.start_soon)
+            tasks.start_soon(self._doubt, tasks.start_soon)
             await self._line.read(channel, self)
 
     def close(self) -> None:
@@ -292,12 +280,7 @@ class MendingTransport:
         else:
             # The first page also tells whether this is the same process: another one ends all here.
             await self._catch_up(pending)
-        routes: dict[str | None, list[str]] = {}
-        for msg_id in pending:
-            if msg_id in self._pending:
-                routes.setdefault(self._pending[msg_id], []).append(msg_id)
-        for route, msg_ids in routes.items():
-            start_soon(self._fence, route, msg_ids)
+        self._put_up_fences(pending, start_soon)
         await anyio.lowlevel.checkpoint()  # they go first, and what they ask is about what was sent before
         self._line.put_back(self._unsent)
         self._unsent = []
@@ -322,6 +305,27 @@ class MendingTransport:
             tasks.start_soon(ask_on, "control")
         if self._lost:
             raise UnansweredError
+
+    def _put_up_fences(self, pending: Iterable[str], start_soon: Callable[..., object]) -> None:
+        routes: dict[str | None, list[str]] = {}
+        for msg_id in pending:
+            if msg_id in self._pending:
+                routes.setdefault(self._pending[msg_id], []).append(msg_id)
+        for route, msg_ids in routes.items():
+            start_soon(self._fence, route, msg_ids)
+
+    async def _doubt(self, start_soon: Callable[..., object]) -> None:
+        """Behind a server's gateway, what is lost between the two shows nowhere: so fences are put up now and then."""
+        delay = FIRST_DOUBT
+        while True:
+            pending = list(self._pending)
+            await anyio.sleep(delay)
+            delay = min(2 * delay, LONGEST_DOUBT)
+            pending = [msg_id for msg_id in pending if msg_id in self._pending]
+            if not pending:
+                delay = FIRST_DOUBT
+            elif self._line.legacy and self._journal is not None and self._held is None:  # (which answers in order)
+                self._put_up_fences(pending, start_soon)
 
     async def _fence(self, route: str | None, msg_ids: list[str]) -> None:
         """When the kernel is past what was sent before a loss, what has no reply gets none any more."""

@@ -17,6 +17,7 @@ from anykernel import (
     open_server,
 )
 from anykernel._transports import websocket
+from anykernel.server import mending
 
 from .proxy import proxied
 from .servers import TOKEN, jupyter_server
@@ -247,3 +248,21 @@ async def test_cuts_in_the_middle_of_many_executes_lose_and_repeat_nothing(proxy
         assert len(set(ran)) == len(ran)
         assert {n for n, how in ended if how == "ok"} <= set(ran)
         assert len([n for n, how in ended if how == "unknown"]) <= 5
+
+
+@pytest.mark.heavy
+async def test_a_request_that_is_lost_beyond_the_server_is_told(legacy, monkeypatch):
+    """As when a server's own connection to a gateway breaks, of which nothing shows here."""
+    send = websocket.WebSocketTransport.send
+
+    def send_most(self, message):
+        if message.content.get("code") != "'lost'":
+            send(self, message)
+
+    monkeypatch.setattr(websocket.WebSocketTransport, "send", send_most)
+    monkeypatch.setattr(mending, "FIRST_DOUBT", 0.2)
+    async with open_server(legacy.url, token=TOKEN) as server, server.open_kernel() as kernel:
+        with anyio.fail_after(10), pytest.raises(OutcomeUnknownError):
+            await kernel.execute("'lost'")
+        slow = await kernel.execute("import time; time.sleep(1); 'slow'")  # doubted more than once
+        assert (slow.data["text/plain"], slow.complete) == ("'slow'", True)
