@@ -100,7 +100,7 @@ async def ours(url):
             samples["displays"] = {**watch.read(), "arrived": len(result.outputs), "told": not result.complete}
             watch = Stopwatch()
             result = await kernel.execute(f"display({{'text/plain': 'x' * {LARGE}}}, raw=True)")
-            samples["large"] = {**watch.read(), "arrived": len(result.outputs)}
+            samples["large"] = {**watch.read(), "arrived": len(result.outputs), "told": not result.complete}
     return samples
 
 
