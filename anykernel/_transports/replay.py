@@ -61,10 +61,16 @@ class ReplayTransport:
         self._mailed: dict[str, str | None] = {}
         """Recorded ids of requests whose buffers came before them, by those they have now."""
         self._unused: defaultdict[tuple[Any, ...], deque[Script]] = defaultdict(deque)
+        self._recorded: dict[str, Script] = {}
+        """What the client sends, by the ids that it had."""
         for script in session.scripts:
             assert script.line is not None
             line = script.line
+            self._recorded[line.header["msg_id"]] = script
             self._unused[request_key(line.channel, line.header, line.content, line.buffers)].append(script)
+        self._recorded_as = {
+            script.line.header["msg_id"]: script for script in session.scripts if script.line is not None
+        }
         self._info_steps = next((list(s.steps) for s in session.scripts if s.is_info and s.over), None)
 
     def send(self, message: Message) -> None:
@@ -192,7 +198,18 @@ class ReplayTransport:
                 if isinstance(comms, dict) and recorded in comms:
                     comms = {now if comm_id == recorded else comm_id: comm for comm_id, comm in comms.items()}
                     content = {**content, "comms": comms}
+            content = self._renamed(content)
         return Message(line.channel, line.header, parent, line.metadata, content, line.buffers, line.size)
+
+    def _renamed(self, content: dict[str, Any]) -> dict[str, Any]:
+        """A comm's message, in which an `Output` widget names the request that it captures."""
+        data: Any = content.get("data")
+        state = data.get("state") if isinstance(data, dict) else None
+        captured = state.get("msg_id") if isinstance(state, dict) else None
+        script = self._recorded.get(captured) if isinstance(captured, str) else None
+        if script is None or script.message is None:
+            return content
+        return {**content, "data": {**data, "state": {**state, "msg_id": script.message.msg_id}}}
 
     async def connected(self) -> None:
         await anyio.lowlevel.checkpoint()

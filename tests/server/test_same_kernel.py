@@ -178,6 +178,16 @@ __import__("comm").get_comm_manager().register_target("echo", echo)
             pass
 
 
+async def test_widgets_are_followed_with_their_buffers(kernel):
+    code = "from ipywidgets import Image, Output\nimage = Image(value=b'\\x00\\xff')\nout = Output()\nwith out: print('captured')"
+    async with kernel.widgets() as widgets:
+        await kernel.execute(code, check=True)
+        found = {widget.model_name: widget for widget in widgets.values()}
+        assert found["ImageModel"].state["value"] == b"\x00\xff"
+        assert found["OutputModel"].outputs()[0]["text"] == "captured\n"
+        assert await kernel.evaluate("out.outputs[0]['text']") == "captured\n"
+
+
 async def test_questions_are_answered(kernel):
     await kernel.execute("numbers = [1, 2, 3]")
     assert (await kernel.complete("numbers.rev")).matches == ["reverse"]

@@ -434,6 +434,24 @@ async def test_a_comm_that_is_open_is_listed_by_the_id_it_has_now(tmp_path):
         assert await use(kernel) != recorded
 
 
+async def test_output_widgets_capture_the_requests_that_they_name_now(tmp_path):
+    async def use(kernel):
+        async with kernel.widgets() as widgets:
+            code = "from ipywidgets import Output\nout = Output()\nwith out: print('captured')"
+            result = await kernel.execute(code, check=True)
+            assert result.to_nbformat(captured=False) == []
+            (out,) = (widget for widget in widgets.values() if widget.model_name == "OutputModel")
+            assert out.outputs()[0]["text"] == "captured\n"
+            # By the message with which the kernel is told of it, whose place in the recording it has, too.
+            assert await kernel.evaluate("out.outputs[0]['text']") == "captured\n"
+
+    path = tmp_path / "widgets.jsonl"
+    async with open_kernel(record_to=path) as kernel:
+        await use(kernel)
+    async with replay_kernel(path) as kernel:
+        await use(kernel)
+
+
 async def use_in_any_order(kernel, seed):
     """Requests of many tasks, begun in an order of its own."""
     seen = {}
