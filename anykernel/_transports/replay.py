@@ -204,9 +204,10 @@ class ReplayTransport:
     def _renamed(self, content: dict[str, Any]) -> dict[str, Any]:
         """A comm's message, in which an `Output` widget names the request that it captures."""
         data: Any = content.get("data")
-        state = data.get("state") if isinstance(data, dict) else None
-        captured = state.get("msg_id") if isinstance(state, dict) else None
-        script = self._recorded.get(captured) if isinstance(captured, str) else None
+        state: Any = data.get("state") if isinstance(data, dict) else None
+        if not isinstance(state, dict) or not isinstance(captured := state.get("msg_id"), str):
+            return content
+        script = self._recorded.get(captured)
         if script is None or script.message is None:
             return content
         return {**content, "data": {**data, "state": {**state, "msg_id": script.message.msg_id}}}
