@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._core import Kernel, OpenOptions, block, open_task_group
-from ._protocol import ConnectionInfo, InstalledKernelSpec, UnsupportedError
+from ._protocol import ConnectionInfo, InstalledKernelSpec, Limits, UnsupportedError
 from ._transports import open_recorder
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ async def open_kernel(
     heartbeat_misses: int = 4,
     on_death: Literal["raise", "restart"] = "raise",
     record_to: str | os.PathLike[str] | None = None,
+    limits: Limits | None = None,
+    wrap: Sequence[str] = (),
 ) -> AsyncIterator[Kernel]:
     """Start a kernel that lives for the length of a block.
 
@@ -76,6 +78,10 @@ async def open_kernel(
             in a minute.
         record_to: a new file to which every message is written, for `replay_kernel`. Only this user can read it:
             it holds the code and its output, but no keys and no answers to password prompts.
+        limits: what the kernel's process may use of the machine. A death at one is told by `KernelDiedError.reason`.
+        wrap: a program, with its arguments, that runs the kernel's command, which is put behind it: ``["nice"]``,
+            ``["bwrap", ...]``. It must let the kernel see its connection file (in a directory of ``TMPDIR``) and our
+            loopback address. Limits hold for it as well. Neither is a sandbox by itself.
 
     Raises:
         ArgumentError: an option has an unusable value, or there is a file at ``record_to``, or cannot be.
@@ -90,7 +96,7 @@ async def open_kernel(
     from ._local import Launched, LaunchOptions, resolve_kernel  # noqa: PLC0415
 
     options = LaunchOptions(
-        cwd=cwd, env=env, transport=transport, encryption=encryption, on_death=on_death,
+        cwd=cwd, env=env, transport=transport, encryption=encryption, on_death=on_death, limits=limits, wrap=wrap,
         startup_timeout=startup_timeout, shutdown_timeout=shutdown_timeout, interrupt_timeout=interrupt_timeout,
         output_limit=output_limit, max_in_flight=max_in_flight,
         heartbeat_interval=heartbeat_interval, heartbeat_misses=heartbeat_misses,

@@ -3,7 +3,8 @@
 How this works. What a process inherits depends on how the host was started, and on which event loop starts it. So none
 does: `subprocess` closes all descriptors but the first three and gives a session of its own, on every loop alike. Signals
 that are blocked or ignored here would be there, too; then a Python of a few lines runs first, unblocks them, and becomes
-the kernel. (Most hosts have none, and the 8 ms that it takes are spared.) What a process should inherit, it does: working
+the kernel. (Most hosts have none, and the 8 ms that it takes are spared.) It also sets resource limits, where there are to
+be some: code of ours between fork and exec could not be run safely beside threads. What a process should inherit, it does: working
 directory, environment, umask, limits, priority.
 
 Death is seen by a pidfd of our own. The event loops' watchers want to be the only ones to start processes (uvloop, by
@@ -22,14 +23,23 @@ from collections.abc import Mapping
 
 import anyio
 
-from .._protocol import KernelStartError, UnsupportedError
+from .._protocol import KernelStartError, Limits, UnsupportedError
 
-__all__ = ["Child"]
+__all__ = ["Child", "becoming"]
 
 # Seconds between two looks at a process, where the system cannot tell of its end.
 _LOOK_INTERVAL = 0.02
-# Sets free what was blocked or ignored, and becomes the command. In the C locale, Python would leave its own LC_CTYPE.
-_CLEAN = """\
+# What the system calls each limit. (The hard limit of CPU time is a second more: at the soft one comes SIGXCPU, which tells
+# why, and at the hard one SIGKILL.)
+_RESOURCES = {
+    "memory": "RLIMIT_AS",
+    "cpu_seconds": "RLIMIT_CPU",
+    "open_files": "RLIMIT_NOFILE",
+    "processes": "RLIMIT_NPROC",
+}
+# Sets free what was blocked or ignored, sets limits, and becomes the command. In the C locale, Python would leave its own
+# LC_CTYPE. The limits come last, as what they forbid may be needed until then.
+_BECOME = """\
 import os, signal, sys
 for number in signal.valid_signals():
     if signal.getsignal(number) is signal.SIG_IGN and number not in (signal.SIGKILL, signal.SIGSTOP):
@@ -38,10 +48,18 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 if sys.argv[1] == "unset":
     os.environ.pop("LC_CTYPE", None)
 signal.pthread_sigmask(signal.SIG_SETMASK, [])
+for limit in sys.argv[2].split():
+    import resource
+    name, value = limit.split("=")
+    kind = getattr(resource, name)
+    most = resource.getrlimit(kind)[1]
+    soft, hard = (number if most == resource.RLIM_INFINITY else min(number, most)
+                  for number in (int(value), int(value) + (name == "RLIMIT_CPU")))
+    resource.setrlimit(kind, (soft, hard))
 try:
-    os.execvp(sys.argv[2], sys.argv[2:])
+    os.execvp(sys.argv[3], sys.argv[3:])
 except OSError as exc:
-    sys.exit(f"cannot run {sys.argv[2]!r}: {exc.strerror}")
+    sys.exit(f"cannot run {sys.argv[3]!r}: {exc.strerror}")
 """
 
 
@@ -66,6 +84,8 @@ class Child:
             raise UnsupportedError("kernels cannot be started on Windows, only connected to")
         self.returncode: int | None = None
         """Exit status, negative for a signal; None while it runs, and for ever if another has reaped it."""
+        self.cpu_seconds = 0.0
+        """CPU time that it took, with that of its children which it awaited; known once it has ended."""
         self._gone = False
         self._waiting = anyio.Lock()
         self._pidfd = -1
@@ -96,12 +116,13 @@ class Child:
         """Whether it has ended; asked of the system, and reaped."""
         if not self._gone:
             try:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             except ChildProcessError:  # another has reaped it, or SIGCHLD is ignored: then nobody knows its status
                 self._gone = True
             else:
                 if pid:
                     self._gone, self.returncode = True, os.waitstatus_to_exitcode(status)
+                    self.cpu_seconds = usage.ru_utime + usage.ru_stime
         return self._gone
 
     async def wait(self) -> None:
@@ -137,5 +158,12 @@ def _cleaner(env: Mapping[str, str] | None) -> list[str]:
     # Those two are Python's own, and `subprocess` takes them back.
     if not (blocked or ignored - {signal.SIGPIPE, signal.SIGXFSZ}) or not sys.executable:
         return []
+    return becoming(env)
+
+
+def becoming(env: Mapping[str, str] | None, limits: Limits | None = None) -> list[str]:
+    """The beginning of a command that gets limits, and has no signal blocked or ignored; the command itself follows."""
     unset = "unset" if "LC_CTYPE" not in (os.environ if env is None else env) else "set"
-    return [sys.executable, "-I", "-S", "-c", _CLEAN, unset]
+    given = {name: getattr(limits, name, None) for name in _RESOURCES}
+    text = " ".join(f"{_RESOURCES[name]}={value}" for name, value in given.items() if value is not None)
+    return [sys.executable, "-I", "-S", "-c", _BECOME, unset, text]

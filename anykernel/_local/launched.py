@@ -20,10 +20,12 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from .._core import Connection, Ending, Home, Router, Witness, closed_ending
+from .._core import Connection, Home, Router, Witness, closed_ending
 from .._protocol import ArgumentError, ConnectionClosedError, KernelDiedError, KernelStartError, Message
 from .._transports import DESCRIPTORS, ZmqTransport, ensure_descriptors
+from .child import becoming
 from .connection import new_connection
+from .dying import how_it_ended, to_died, why_it_ended
 from .guard import Guard, open_guard
 from .kernelspec import LaunchSpec
 from .options import LaunchOptions
@@ -96,7 +98,11 @@ class Launched(Restartable):
             info.write(connection_file)
         except (OSError, ArgumentError) as exc:
             raise KernelStartError(f"cannot prepare the kernel's connection: {exc}") from exc
-        argv, env = self._spec.command(connection_file), self._spec.environment(self._launch_options.env)
+        env = self._spec.environment(self._launch_options.env)
+        argv = self._launch_options.wrapped(self._spec.command(connection_file))
+        limits = self._launch_options.limits
+        if limits is not None:
+            argv = [*becoming(env, limits), *argv]
         async with open_kernel_process(argv, cwd=self._launch_options.cwd, env=env, guard=guard) as process:
             if self.closed:
                 raise ConnectionClosedError("the kernel was shut down")
@@ -108,7 +114,8 @@ class Launched(Restartable):
                     tasks.start_soon(process.read_stderr)
                     await process.wait()
                     process.kill()  # its children, which may hold its connection
-                    await self._end_gone(router, _died(process))
+                    reason = why_it_ended(limits, process.returncode, process.stderr, process.cpu_seconds)
+                    await self._end_gone(router, to_died(process.returncode, process.stderr, reason))
                     tasks.cancel_scope.cancel()
 
             try:
@@ -121,7 +128,7 @@ class Launched(Restartable):
                         with anyio.CancelScope(shield=True):
                             await self._take_down(connection, process)
             except KernelDiedError as exc:
-                text = f"the kernel {_how_it_ended(exc.returncode)} before it was ready"
+                text = f"the kernel {how_it_ended(exc.returncode, exc.reason)} before it was ready"
                 raise KernelStartError(text, returncode=exc.returncode, stderr=exc.stderr) from None
             except KernelStartError as exc:
                 raise type(exc)(str(exc), returncode=process.returncode, stderr=process.stderr) from exc
@@ -161,23 +168,6 @@ class Launched(Restartable):
         # for another that has ended (one time in three without a history, one in thirty with one in memory).
         beat = transport.beat if connection.kernel_info.implementation == "ipython" else None
         await process.stop(self.options.shutdown_timeout, interrupt=interrupt if busy else None, beat=beat)
-
-
-def _died(process: KernelProcess) -> Ending:
-    text = f"the kernel {_how_it_ended(process.returncode)}"
-    returncode, stderr = process.returncode, process.stderr
-    return lambda result: KernelDiedError(text, returncode=returncode, stderr=stderr, result=result)
-
-
-def _how_it_ended(returncode: int | None) -> str:
-    if returncode is None:
-        return "went away"
-    if returncode < 0:
-        try:
-            return f"was killed by {signal.Signals(-returncode).name}"
-        except ValueError:
-            return f"was killed by signal {-returncode}"
-    return f"exited with status {returncode}"
 
 
 def _new_directory(transport: str) -> Path:

@@ -69,6 +69,11 @@ class KernelProcess:
         return self._child.returncode
 
     @property
+    def cpu_seconds(self) -> float:
+        """CPU time that the process took; known once it has ended."""
+        return self._child.cpu_seconds
+
+    @property
     def gone(self) -> bool:
         """Whether the process has ended."""
         return self._child.gone

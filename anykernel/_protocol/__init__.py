@@ -39,6 +39,7 @@ from .fold import OutputFold
 from .framing import V1, decode_legacy, decode_v1, encode_legacy, encode_v1
 from .images import Image
 from .kernelspecs import InstalledKernelSpec
+from .limits import Limits
 from .messages import END_OF_INPUT, Frame, Message, RawMessage, is_idle
 from .outputs import OUTPUT_TYPES, DisplayData, ErrorOutput, ExecuteResult, Output, Stream, pages_of, parse_output
 from .partial import read_rest
@@ -111,6 +112,7 @@ __all__ = [
     "KernelSpecError",
     "KernelStartError",
     "KernelStartTimeoutError",
+    "Limits",
     "Losses",
     "Message",
     "MissingDependencyError",

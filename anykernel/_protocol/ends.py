@@ -19,11 +19,19 @@ class KernelDiedError(KernelProcessError):
     """Raised by every pending call when the kernel's process exits or its heartbeat stops."""
 
     def __init__(
-        self, message: str, *, returncode: int | None = None, stderr: str = "", result: Result | None = None
+        self,
+        message: str,
+        *,
+        returncode: int | None = None,
+        stderr: str = "",
+        result: Result | None = None,
+        reason: str | None = None,
     ) -> None:
         super().__init__(message, returncode=returncode, stderr=stderr)
         self.result = result
         """What an execution had put out until then; None for other requests."""
+        self.reason = reason
+        """What is known of why: the limit that it ran into, ``"memory"`` or ``"cpu_seconds"``; otherwise None."""
 
 
 class KernelRestartedError(ResultCarryingError):
