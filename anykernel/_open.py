@@ -16,6 +16,8 @@ from ._transports import open_recorder
 if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
 
+    from ._local import Launcher
+
 __all__ = ["connect_kernel", "kernelspecs", "open_kernel", "replay_kernel"]
 
 
@@ -49,6 +51,7 @@ async def open_kernel(
     record_to: str | os.PathLike[str] | None = None,
     limits: Limits | None = None,
     wrap: Sequence[str] = (),
+    launcher: Launcher | None = None,
 ) -> AsyncIterator[Kernel]:
     """Start a kernel that lives for the length of a block.
 
@@ -82,18 +85,20 @@ async def open_kernel(
         wrap: a program, with its arguments, that runs the kernel's command, which is put behind it: ``["nice"]``,
             ``["bwrap", ...]``. It must let the kernel see its connection file (in a directory of ``TMPDIR``) and our
             loopback address. Limits hold for it as well. Neither is a sandbox by itself.
+        launcher: what starts the kernel's process elsewhere (see `anykernel.launchers`). None: this machine, or the
+            provisioner that a kernelspec names. ``cwd`` is a path there.
 
     Raises:
         ArgumentError: an option has an unusable value, or there is a file at ``record_to``, or cannot be.
-        KernelSpecError: there is no such kernelspec, its command cannot be used, or it names a provisioner that is to
-            start it elsewhere.
+        KernelSpecError: there is no such kernelspec, its command cannot be used, or it names a provisioner that is not
+            installed.
         UnsupportedError: encryption is required and the kernel or the transport does not have it.
         KernelStartError: the kernel could not be started, or exited before it was ready.
         KernelStartTimeoutError: it was not ready in time.
     """
     import zmq  # noqa: PLC0415
 
-    from ._local import Launched, LaunchOptions, resolve_kernel  # noqa: PLC0415
+    from ._local import Launched, LaunchedBy, LaunchOptions, ProvisionerLauncher, resolve_kernel  # noqa: PLC0415
 
     options = LaunchOptions(
         cwd=cwd, env=env, transport=transport, encryption=encryption, on_death=on_death, limits=limits, wrap=wrap,
@@ -106,12 +111,17 @@ async def open_kernel(
     if encryption == "required" and not encrypted:
         lacking = "the ipc transport" if transport == "ipc" else f"the kernel {spec.name!r} (or this ZMQ)"
         raise UnsupportedError(f"encryption is required, and {lacking} has none")
+    if launcher is None and spec.provisioner is not None:
+        launcher = ProvisionerLauncher()
     with open_recorder(record_to) as recorder:
-        async with (
-            open_task_group() as tasks,
-            Launched(spec, tasks, options, recorder, encrypted=encrypted).opened() as kernel_,
-        ):
-            yield kernel_
+        async with open_task_group() as tasks:
+            owner = (
+                Launched(spec, tasks, options, recorder, encrypted=encrypted)
+                if launcher is None
+                else LaunchedBy(launcher, spec, tasks, options, recorder, encrypted=encrypted)
+            )
+            async with owner.opened() as kernel_:
+                yield kernel_
 
 
 @block

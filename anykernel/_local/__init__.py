@@ -10,13 +10,21 @@ from .connection import load_connection
 from .installed import list_kernelspecs
 from .kernelspec import resolve_kernel
 from .launched import Launched
+from .launcher import LaunchedProcess, Launcher, LaunchOrder
+from .launching import LaunchedBy
 from .options import LaunchOptions
+from .provisioned import ProvisionerLauncher
 from .replayed import Replayed
 
 __all__ = [
     "Connected",
     "LaunchOptions",
+    "LaunchOrder",
     "Launched",
+    "LaunchedBy",
+    "LaunchedProcess",
+    "Launcher",
+    "ProvisionerLauncher",
     "Replayed",
     "list_kernelspecs",
     "load_connection",

@@ -14,17 +14,20 @@ __all__ = ["how_it_ended", "to_died", "why_it_ended"]
 _NO_MEMORY = re.compile(r"MemoryError|bad_alloc|cannot allocate memory|out of memory|not enough memory", re.IGNORECASE)
 
 
-def why_it_ended(limits: Limits | None, returncode: int | None, stderr: str, cpu_seconds: float) -> str | None:
+def why_it_ended(limits: Limits | None, returncode: int | None, stderr: str, cpu_seconds: float | None) -> str | None:
     """Which limit a process ran into; None if none is known.
 
-    That it ended by a signal proves little, as others send these, too, and what it wrote even less: each needs the other.
+    ``cpu_seconds`` is what it took; None where nobody knows. That it ended by a signal proves little, as others send these, too, and what it wrote even less: each needs the other.
     """
     if limits is None or not returncode:
         return None
     # The system samples for a limit and measures for what it reports, so that the two differ.
     share = {-signal.SIGXCPU: 0.5, -signal.SIGKILL: 1.0}.get(returncode)
-    if share is not None and limits.cpu_seconds is not None and cpu_seconds >= share * limits.cpu_seconds:
-        return "cpu_seconds"
+    if share is not None and limits.cpu_seconds is not None:
+        # Where nobody measures, only that signal tells which hardly anybody sends.
+        measured = cpu_seconds if cpu_seconds is not None else limits.cpu_seconds if share < 1 else 0.0
+        if measured >= share * limits.cpu_seconds:
+            return "cpu_seconds"
     if limits.memory is not None and _NO_MEMORY.search(stderr):
         return "memory"
     return None

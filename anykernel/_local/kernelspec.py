@@ -37,8 +37,11 @@ class LaunchSpec(msgspec.Struct, frozen=True):
     interrupt_mode: str = "signal"
     supports_curve: bool = False
     resource_dir: str = ""
+    metadata: dict[str, Any] = {}
+    provisioner: str | None = None
+    """The name of the provisioner that is to start it; None where this machine is."""
 
-    def command(self, connection_file: Path) -> list[str]:
+    def command(self, connection_file: Path | str) -> list[str]:
         """The command with the fields of the kernelspec format filled in; unknown fields stay as they are."""
         fields = {
             "connection_file": str(connection_file),
@@ -49,13 +52,15 @@ class LaunchSpec(msgspec.Struct, frozen=True):
 
     def environment(self, extra: Mapping[str, str] | None) -> dict[str, str]:
         """The kernel's environment: ours, then the kernelspec's (``${NAME}`` filled in), then ``extra``."""
-        env = dict(os.environ)
-        for name, value in self.env.items():
-            env[name] = string.Template(value).safe_substitute(os.environ)
-        env.update(extra or {})
+        env = {**os.environ, **self.additions(extra)}
         # Kernels that know it (ipykernel) exit when this process is gone.
         env["JPY_PARENT_PID"] = str(os.getpid())
         return env
+
+    def additions(self, extra: Mapping[str, str] | None) -> dict[str, str]:
+        """What is added to the environment: the kernelspec's (``${NAME}`` filled in), then ``extra``."""
+        given = {name: string.Template(value).safe_substitute(os.environ) for name, value in self.env.items()}
+        return {**given, **(extra or {})}
 
 
 async def resolve_kernel(kernel: str | Sequence[str] | KernelSpec | InstalledKernelSpec) -> LaunchSpec:
@@ -84,7 +89,6 @@ def _from_kernelspec(spec: KernelSpec | InstalledKernelSpec) -> LaunchSpec:
     if argv and argv[0] in {"python", f"python{major}", f"python{major}.{minor}"}:
         argv[0] = sys.executable
     metadata: dict[str, Any] = spec.metadata or {}
-    _check_provisioner(name, metadata.get("kernel_provisioner"))
     encryption = metadata.get("supported_encryption")
     if isinstance(encryption, str):  # such as ipykernel 7.3's
         encryption = [encryption.strip().lower()]
@@ -95,6 +99,8 @@ def _from_kernelspec(spec: KernelSpec | InstalledKernelSpec) -> LaunchSpec:
         "interrupt_mode": spec.interrupt_mode,
         "supports_curve": isinstance(encryption, list | tuple) and "curve" in encryption,
         "resource_dir": spec.resource_dir,
+        "metadata": metadata,
+        "provisioner": _provisioner_of(metadata.get("kernel_provisioner")),
     }
     try:
         return _checked(msgspec.convert(fields, LaunchSpec))
@@ -102,18 +108,12 @@ def _from_kernelspec(spec: KernelSpec | InstalledKernelSpec) -> LaunchSpec:
         raise KernelSpecError(f"the kernelspec {name!r} cannot be used: {exc}") from exc
 
 
-def _check_provisioner(name: str, provisioner: object) -> None:
-    """Refuse what is to be started elsewhere, and would be started here."""
+def _provisioner_of(provisioner: object) -> object:
+    """The name of the provisioner that a kernelspec's metadata tell to start its kernel, if it is not this machine's."""
     given = provisioner.get("provisioner_name") if isinstance(provisioner, dict) else None
-    source = f"the kernelspec {name!r}"
-    if given is None:
-        # What jupyter_client starts kernels by whose kernelspecs name none.
-        given, source = os.environ.get("JUPYTER_DEFAULT_PROVISIONER_NAME") or LOCAL, "JUPYTER_DEFAULT_PROVISIONER_NAME"
-    if given != LOCAL:
-        raise KernelSpecError(
-            f"{source} names the provisioner {given!r} to start the kernel {name!r}, and only {LOCAL!r} is supported; "
-            "to start it on this machine all the same, pass its command as a list"
-        )
+    # As in jupyter_client, the variable is for kernelspecs that name none.
+    given = given or os.environ.get("JUPYTER_DEFAULT_PROVISIONER_NAME") or LOCAL
+    return None if given == LOCAL else given
 
 
 def _checked(spec: LaunchSpec) -> LaunchSpec:

@@ -7,24 +7,22 @@ process group, reap.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import signal
-import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from .._core import Connection, Home, Router, Witness, closed_ending
+from .._core import Connection, Router, Witness, closed_ending
 from .._protocol import ArgumentError, ConnectionClosedError, KernelDiedError, KernelStartError, Message
 from .._transports import DESCRIPTORS, ZmqTransport, ensure_descriptors
 from .child import becoming
 from .connection import new_connection
+from .directory import made, new_directory
 from .dying import how_it_ended, to_died, why_it_ended
 from .guard import Guard, open_guard
 from .kernelspec import LaunchSpec
@@ -83,9 +81,9 @@ class Launched(Restartable):
     async def _launch(self) -> AsyncIterator[Connection]:
         # Before anything is begun, and with those that starting two processes takes.
         ensure_descriptors(DESCRIPTORS + 24)
-        directory = _new_directory(self._launch_options.transport)
+        directory = new_directory(self._launch_options.transport)
         async with open_guard(directory) as guard:
-            with _made(directory), contextlib.ExitStack() as ports:
+            with made(directory), contextlib.ExitStack() as ports:
                 async with self._launch_in(directory, guard, ports) as connection:
                     yield connection
 
@@ -168,27 +166,3 @@ class Launched(Restartable):
         # for another that has ended (one time in three without a history, one in thirty with one in memory).
         beat = transport.beat if connection.kernel_info.implementation == "ipython" else None
         await process.stop(self.options.shutdown_timeout, interrupt=interrupt if busy else None, beat=beat)
-
-
-def _new_directory(transport: str) -> Path:
-    """A directory that is not there yet."""
-    # Addresses of IPC sockets must be short: about 100 bytes for the system, and 31 for xeus kernels.
-    base = "/tmp" if transport == "ipc" else tempfile.gettempdir()  # noqa: S108
-    return Path(base, f"anyk-{os.urandom(5).hex()}")
-
-
-@contextmanager
-def _made(directory: Path) -> Iterator[None]:
-    """Make a directory that only this user can enter, for the length of a block."""
-    home = Home()
-    try:
-        directory.mkdir(mode=0o700)
-        directory.chmod(0o700)  # whatever the umask
-    except OSError as exc:
-        raise KernelStartError(f"cannot make a directory for the kernel: {exc}") from exc
-    try:
-        yield
-    finally:
-        if not home.is_in_another_process:
-            # The kernel may remove files of its own at the same time.
-            shutil.rmtree(directory, ignore_errors=True)

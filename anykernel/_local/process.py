@@ -15,7 +15,6 @@ import contextlib
 import os
 import re
 import signal
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,11 +25,10 @@ from .._core import Home
 from .child import Child
 from .family import descendants, takes, waits_in_vain
 from .guard import Guard
+from .tail import Tail
 
 __all__ = ["KernelProcess", "open_kernel_process"]
 
-# The end of the kernel's output that is kept for errors, in bytes.
-_STDERR_LIMIT = 16 * 1024
 # How long the rest of the output may take after the exit, in seconds: children may hold the pipe for ever.
 _LAST_WORDS_TIMEOUT = 0.05
 # Between two interrupts of a process that is to end, in seconds.
@@ -56,8 +54,7 @@ class KernelProcess:
     def __init__(self, child: Child) -> None:
         self._child = child
         self._home = Home()
-        self._stderr: deque[bytes] = deque()
-        self._stderr_size = 0
+        self._stderr = Tail()
         self._stderr_end = anyio.Event()
         self.pid = child.pid
         self._kernel: int | None = None
@@ -81,15 +78,12 @@ class KernelProcess:
     @property
     def stderr(self) -> str:
         """The end of what the process wrote to its stdout and stderr."""
-        return b"".join(self._stderr)[-_STDERR_LIMIT:].decode("utf-8", "replace")
+        return self._stderr.text
 
     async def read_stderr(self) -> None:
         """Keep reading what the process writes, so that it never blocks, until all writers are gone."""
         while chunk := await self._child.receive():
-            self._stderr.append(chunk)
-            self._stderr_size += len(chunk)
-            while self._stderr_size - len(self._stderr[0]) >= _STDERR_LIMIT:
-                self._stderr_size -= len(self._stderr.popleft())
+            self._stderr.add(chunk)
         self._stderr_end.set()
 
     async def wait(self) -> None:

@@ -317,6 +317,7 @@ async def test_a_name_means_the_installed_kernelspec(install):
         env={"A": "b"},
         interrupt_mode="message",
         supports_curve=True,
+        metadata=fields["metadata"],
         resource_dir=str(directory),
     )
 

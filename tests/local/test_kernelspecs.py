@@ -10,7 +10,7 @@ import sys
 import pytest
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
-from anykernel import InstalledKernelSpec, KernelSpecError, kernelspecs, open_kernel
+from anykernel import InstalledKernelSpec, kernelspecs, open_kernel
 from anykernel._local import resolve_kernel
 
 ARGV = ["kernel", "-f", "{connection_file}"]
@@ -122,26 +122,19 @@ async def test_python_means_the_python_kernel_even_where_another_has_this_name(p
 PROVISIONED = {"kernel_provisioner": {"provisioner_name": "far-provisioner", "config": {"n": 1}}}
 
 
-async def test_a_kernelspec_that_names_a_provisioner_is_refused_by_its_name(places):
-    places[0]("far", metadata=PROVISIONED)
-    assert kernelspecs()["far"].metadata == PROVISIONED
-    for kernel in ("far", kernelspecs()["far"], KernelSpec(argv=ARGV, display_name="far", metadata=PROVISIONED)):
-        with pytest.raises(KernelSpecError, match=r"'far'.*'far-provisioner'"):
-            async with open_kernel(kernel):
-                pytest.fail("it must not be started here")
-
-
 @pytest.mark.parametrize("provisioner", [{"provisioner_name": "local-provisioner"}, {"config": {}}, {}, None])
-async def test_the_local_provisioner_is_what_there_is(provisioner):
+async def test_the_local_provisioner_is_this_machine(provisioner):
     spec = await resolve_kernel(KernelSpec(argv=ARGV, metadata={"kernel_provisioner": provisioner}))
     assert spec.argv == ARGV
+    assert spec.provisioner is None
 
 
-async def test_a_default_provisioner_is_not_ignored_either(places, monkeypatch):
+async def test_a_provisioner_is_known_by_its_kernelspec_or_is_the_default(places, monkeypatch):
     places[0]("mine")
-    monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", "far-provisioner")
-    with pytest.raises(KernelSpecError, match=r"JUPYTER_DEFAULT_PROVISIONER_NAME.*'far-provisioner'.*'mine'"):
-        await resolve_kernel("mine")
-    assert (await resolve_kernel(ARGV)).argv == ARGV  # a command says where it is started
+    places[0]("far", metadata=PROVISIONED)
+    monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", "near-provisioner")
+    assert (await resolve_kernel("mine")).provisioner == "near-provisioner"
+    assert (await resolve_kernel("far")).provisioner == "far-provisioner"
+    assert (await resolve_kernel(ARGV)).provisioner is None  # a command says where it is started
     monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", "local-provisioner")
-    assert (await resolve_kernel("mine")).argv == ARGV
+    assert (await resolve_kernel("mine")).provisioner is None
