@@ -6,13 +6,16 @@ servers. It is imported when the first kernel is opened. A newcomer begins with 
 """
 
 from .connected import Connected
-from .connection import load_connection
+from .connection import load_connection, new_connection
+from .directory import made, new_directory
+from .guard import open_guard
 from .installed import list_kernelspecs
 from .kernelspec import resolve_kernel
 from .launched import Launched
 from .launcher import LaunchedProcess, Launcher, LaunchOrder
 from .launching import LaunchedBy
 from .options import LaunchOptions
+from .process import open_kernel_process
 from .provisioned import ProvisionerLauncher
 from .replayed import Replayed
 
@@ -28,5 +31,10 @@ __all__ = [
     "Replayed",
     "list_kernelspecs",
     "load_connection",
+    "made",
+    "new_connection",
+    "new_directory",
+    "open_guard",
+    "open_kernel_process",
     "resolve_kernel",
 ]

@@ -49,11 +49,16 @@ def load_connection(connection: str | os.PathLike[str] | Mapping[str, Any] | Con
 
 
 def new_connection(
-    transport: Literal["tcp", "ipc"], directory: Path, *, encrypted: bool, held: ExitStack | None = None
+    transport: Literal["tcp", "ipc"],
+    directory: Path,
+    *,
+    encrypted: bool,
+    held: ExitStack | None = None,
+    ip: str = "127.0.0.1",
 ) -> ConnectionInfo:
     """Fresh addresses and keys for a kernel that is about to start.
 
-    TCP ports are found by binding. With ``held``, they stay bound until that is closed: on Linux, the kernel can listen
+    TCP ports are found by binding to ``ip``. With ``held``, they stay bound until that is closed: on Linux, the kernel can listen
     on them all the same if it sets SO_REUSEADDR, as ZMQ does, but nobody else gets them meanwhile. Otherwise, once in a
     few hundred starts on a busy machine, another kernel does, or our own client: its attempts to connect before the kernel
     listens have ports of their own, and one that gets the very port it connects to is connected with itself. ZMQ does not
@@ -67,7 +72,7 @@ def new_connection(
     if transport == "ipc":
         ports, ip = [1, 2, 3, 4, 5], str(directory / "s")
     else:
-        ports, ip = _free_ports(5, held), "127.0.0.1"
+        ports = _free_ports(5, ip, held)
     shell, iopub, stdin, control, heartbeat = ports
     return ConnectionInfo(
         shell_port=shell,
@@ -83,14 +88,15 @@ def new_connection(
     )
 
 
-def _free_ports(count: int, held: ExitStack | None) -> list[int]:
+def _free_ports(count: int, ip: str, held: ExitStack | None) -> list[int]:
     import socket  # noqa: PLC0415
 
     with ExitStack() as stack:
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
         # All bound at once, so that they differ.
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        sockets = [stack.enter_context(socket.socket(family)) for _ in range(count)]
         for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
+            sock.bind((ip, 0))
             if held is not None:
                 # Only now, or the system might choose one that is held already.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -4,8 +4,9 @@ It may import what the rooms below hand out; it knows no server and no pool. A n
 """
 
 from .._local import LaunchedProcess, Launcher, LaunchOrder, ProvisionerLauncher
+from .dask import DaskLauncher
 
-__all__ = ["LaunchOrder", "LaunchedProcess", "Launcher", "ProvisionerLauncher"]
+__all__ = ["DaskLauncher", "LaunchOrder", "LaunchedProcess", "Launcher", "ProvisionerLauncher"]
 
-for _exported in (LaunchOrder, LaunchedProcess, Launcher, ProvisionerLauncher):
+for _exported in (DaskLauncher, LaunchOrder, LaunchedProcess, Launcher, ProvisionerLauncher):
     _exported.__module__ = __name__
