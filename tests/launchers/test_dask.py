@@ -48,7 +48,7 @@ def _is_kernel(process):
 
 async def idle(client):
     """Wait until no worker does anything."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while any((await anyio.to_thread.run_sync(client.processing)).values()):
             await anyio.sleep(0.02)
 
