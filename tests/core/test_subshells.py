@@ -24,6 +24,18 @@ from ..helpers.scripted import scripted_kernel
 # Code that runs until the test lets it go on, in a way that an interrupt ends.
 BLOCK = "import threading, time\ngate = threading.Event()\nprint('runs', flush=True)\nwhile not gate.wait(0.01): pass"
 
+# What no interrupt stops.
+DEAF = """
+import threading
+gate = threading.Event()
+print('runs', flush=True)
+while not gate.is_set():
+    try:
+        gate.wait()
+    except KeyboardInterrupt:
+        pass
+"""
+
 
 async def runs(execution):
     async for output in execution:
@@ -145,10 +157,9 @@ async def test_leaving_stops_what_runs_there_and_fails_what_is_pending(kernel):
 
 
 async def test_one_whose_code_cannot_be_stopped_is_deleted_when_it_ends(kernel, monkeypatch):
-    deaf = "import threading\ngate = threading.Event()\nprint('runs', flush=True)\ngate.wait()"
     monkeypatch.setattr(kernel, "interrupt_timeout", 0.2)
     async with kernel.subshell() as subshell:
-        running = await subshell.submit(deaf)
+        running = await subshell.submit(DEAF)
         await runs(running)
         with pytest.raises(ExecutionTimeoutError) as caught:
             await subshell.execute("never runs", timeout=0.1)
@@ -350,10 +361,9 @@ async def test_code_that_asks_unasked_in_another_shell_is_stopped_and_takes_no_a
 
 
 async def test_code_that_outlives_its_subshell_still_keeps_others_from_asking(kernel, monkeypatch):
-    deaf = "import threading\ngate = threading.Event()\nprint('runs', flush=True)\ngate.wait()"
     monkeypatch.setattr(kernel, "interrupt_timeout", 0.2)
     async with kernel.subshell() as subshell:
-        running = await subshell.submit(deaf, stdin=lambda *_: "")
+        running = await subshell.submit(DEAF, stdin=lambda *_: "")
         await runs(running)
         asking = await kernel.submit("input()", stdin=lambda *_: "mine")
     following = await kernel.submit("1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import time
 
@@ -13,6 +14,7 @@ import pytest
 from jupyter_client.kernelspec import KernelSpec
 
 from anykernel import ExecutionTimeoutError, open_kernel
+from anykernel._local import family
 
 from ..helpers.zoo import each, installed
 
@@ -124,33 +126,40 @@ async def test_a_kernel_that_needs_no_more_time_is_left_within_a_second_and_a_ha
     assert time.monotonic() - start < 1.5
 
 
-# Says that it can be ended, and takes its time for that. It starts none itself: ipykernel gives up ending its children when
-# one is gone by the time it looks.
-SLOW_TO_END = """
-import os, signal, sys, time
-def end(*_):
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    time.sleep(1)
-    open(sys.argv[1], "w").close()
-    os._exit(0)
-signal.signal(signal.SIGTERM, end)
-print(flush=True)
-while True:
-    signal.pause()
-"""
-
-
-async def test_children_that_take_their_time_get_it(tmp_path):
-    argv = [sys.executable, "-I", "-S", "-c", SLOW_TO_END, str(tmp_path / "saved")]
-    code = f"""
-import subprocess, threading
-child = subprocess.Popen({argv}, stdout=subprocess.PIPE)
+# A child that says when it is ready for SIGTERM, which it ignores, takes, or has died of by then.
+CHILD = "import signal, sys; signal.signal(signal.SIGTERM, {}); print(flush=True); sys.stdin.read()"
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-I", "-S", "-c", {child!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 child.stdout.readline()
-threading.Thread(target=child.wait, daemon=True).start()
+print(flush=True)
+sys.stdin.read()
 """
-    async with open_kernel() as kernel:
-        assert (await kernel.execute(code)).ok
-    assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(
+    ("child", "in_vain"),
+    [
+        (CHILD.format("signal.SIG_IGN"), True),
+        (CHILD.format("lambda *_: None"), False),
+        (CHILD.format("signal.SIG_DFL"), False),
+        ("pass", True),
+    ],
+    ids=["deaf", "takes its time", "ends of it", "dead and not reaped"],
+)
+def test_a_kernel_waits_in_vain_for_children_that_cannot_end_alone(child, in_vain):
+    argv = [sys.executable, "-I", "-S", "-c", PARENT.format(child=child)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as parent:
+        try:
+            parent.stdout.readline()
+            while child == "pass" and psutil.Process(parent.pid).children()[0].status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)  # of a grandchild there is no event
+            assert family.waits_in_vain(parent.pid) == in_vain
+        finally:
+            os.killpg(parent.pid, 9)
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE) as alone:
+        assert not family.waits_in_vain(alone.pid)
+        alone.communicate(b"\n")
 
 
 @pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
