@@ -163,14 +163,24 @@ class Link:
 
     async def _run(self) -> None:
         try:
-            await self._serve()
-        except (AnyKernelError, BaseExceptionGroup) as exc:
-            error = exc
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            self.end(DeadKernelError(str(error)))
+            while not self._served:
+                try:
+                    await self._serve()
+                except (AnyKernelError, BaseExceptionGroup) as exc:
+                    error: BaseException = exc
+                    while isinstance(error, BaseExceptionGroup):
+                        error = error.exceptions[0]
+                    # What closed a connection before the kernel was ready may have been the process before a restart.
+                    if self._served or self._gone is None or await self._gone():
+                        self.end(DeadKernelError(str(error)))
+                    else:
+                        await anyio.sleep(_LOOK_INTERVAL)
         finally:
             self.end(DeadKernelError("the kernel is gone"))
+
+    @property
+    def _served(self) -> bool:
+        return self.ending is not None or self.ready.done()
 
     async def _serve(self) -> None:
         async with contextlib.AsyncExitStack() as stack:

@@ -12,8 +12,8 @@ from anykernel import Kernel, Subshell
 from anykernel._core.options import ExecuteOptions, OpenOptions
 from anykernel._local import LaunchOptions
 
-# What the doors take that is no option of the kernel's but says which kernel, or where it is recorded.
-SUBJECTS = {"kernel", "connection", "path", "record_to"}
+# What the doors take that is no option of the kernel's but says which kernel, where it starts, or where it is recorded.
+SUBJECTS = {"kernel", "launcher", "connection", "path", "record_to"}
 
 
 def keywords(function):
