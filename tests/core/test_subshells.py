@@ -161,6 +161,7 @@ async def test_one_whose_code_cannot_be_stopped_is_deleted_when_it_ends(kernel, 
     async with kernel.subshell() as subshell:
         running = await subshell.submit(DEAF)
         await runs(running)
+        await anyio.sleep(0.5)  # until it waits, too: of that there is no event
         with pytest.raises(ExecutionTimeoutError) as caught:
             await subshell.execute("never runs", timeout=0.1)
         assert caught.value.settled
@@ -365,6 +366,7 @@ async def test_code_that_outlives_its_subshell_still_keeps_others_from_asking(ke
     async with kernel.subshell() as subshell:
         running = await subshell.submit(DEAF, stdin=lambda *_: "")
         await runs(running)
+        await anyio.sleep(0.5)  # until it waits, too: of that there is no event
         asking = await kernel.submit("input()", stdin=lambda *_: "mine")
     following = await kernel.submit("1")
     assert (asking.state, following.state) == ("queued", "queued")
