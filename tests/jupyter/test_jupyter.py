@@ -53,7 +53,7 @@ def their_loop():
     run_sync(nothing)()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 async def shared(anyio_backend):
     async with run_kernel() as (km, kc):
         yield km, kc
